@@ -1,0 +1,1 @@
+"""Images and their preprocessing: what goes into a classifier."""

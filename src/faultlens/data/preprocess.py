@@ -1,0 +1,106 @@
+"""Preprocessing: from a picture to the numbers a network was trained on, stated in full.
+
+It is part of a model's description and stored with every result; nothing is guessed.
+"""
+
+import hashlib
+from typing import Literal, Self
+
+import numpy as np
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from faultlens.arrays import FloatArray
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class Preprocessing(BaseModel):
+    """How an RGB picture becomes a network's input: `(resized crop * scale - mean) / std`.
+
+    Attributes:
+        resize: Shorter side in pixels (keeps the aspect), or exact `(height, width)`;
+            None leaves the size alone.
+        crop: Centre crop, one number for a square or `(height, width)`; None keeps all. A crop
+            larger than the picture pads with zeros before normalisation, as torchvision does.
+        interpolation: Filter of the resize (Pillow's, antialiased).
+        scale: Factor on the 0–255 pixel values; 1/255 unless stated.
+        mean: Per channel, in scaled units, in the order of `channel_order`.
+        std: Likewise.
+        channel_order: `rgb`, `bgr` or `gray`.
+        layout: `nchw` or `nhwc`.
+
+    Example:
+        >>> p = Preprocessing(resize=256, crop=224, mean=(0.5,) * 3, std=(0.5,) * 3)
+        >>> p(Image.new("RGB", (300, 400), "white")).shape
+        (3, 224, 224)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    resize: int | tuple[int, int] | None
+    crop: int | tuple[int, int] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+    scale: float = Field(default=1 / 255, gt=0)
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channel_order: Literal["rgb", "bgr", "gray"] = "rgb"
+    layout: Literal["nchw", "nhwc"] = "nchw"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        channels = 1 if self.channel_order == "gray" else 3
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels:
+                raise ValueError(f"{name} must have {channels} values, got {len(values)}")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be positive, got {self.std}")
+        for name, size in (("resize", self.resize), ("crop", self.crop)):
+            if size is not None and min(np.atleast_1d(size)) < 1:
+                raise ValueError(f"{name} must be at least 1 pixel, got {size}")
+        return self
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 of the whole description."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    def __call__(self, image: Image.Image) -> FloatArray:
+        """Return the network's input for one RGB picture: float32, (3, H, W) or (H, W, 3)."""
+        image = self.resized(image)
+        if self.channel_order == "gray":
+            image = image.convert("L")
+        x = np.asarray(image, dtype=np.float32).reshape(image.height, image.width, -1)
+        if self.channel_order == "bgr":
+            x = x[:, :, ::-1]
+        mean = np.asarray(self.mean, dtype=np.float32)
+        std = np.asarray(self.std, dtype=np.float32)
+        x = x * (np.float32(self.scale) / std) - mean / std
+        return np.ascontiguousarray(x.transpose(2, 0, 1) if self.layout == "nchw" else x)
+
+    def resized(self, image: Image.Image) -> Image.Image:
+        """Return the picture after resize and crop, before any arithmetic."""
+        if self.resize is not None:
+            size = self._target(image.width, image.height)
+            if size != image.size:
+                image = image.resize(size, _FILTERS[self.interpolation])
+        if self.crop is None:
+            return image
+        height, width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
+        left = round((image.width - width) / 2)
+        top = round((image.height - height) / 2)
+        return image.crop((left, top, left + width, top + height))
+
+    def _target(self, width: int, height: int) -> tuple[int, int]:
+        if not isinstance(self.resize, int):
+            assert self.resize is not None
+            return self.resize[1], self.resize[0]
+        # The longer side is cut, not rounded: what torchvision's Resize does.
+        if width <= height:
+            return self.resize, max(1, int(self.resize * height / width))
+        return max(1, int(self.resize * width / height)), self.resize

@@ -1,0 +1,1 @@
+"""Embeddings: one pass over the images, kept in a crash-safe store."""

@@ -1,0 +1,61 @@
+"""The error tree: every mistake of a user has a type and a message that says what to do.
+
+    FaultlensError
+    ├── InputError (ValueError)       something given is wrong
+    │   └── ShapeError                an array has the wrong shape, type or values
+    ├── NotFittedError                fit() first
+    ├── StoreError                    a file of a session is missing or damaged
+    └── MissingDependencyError (ImportError)   an extra is not installed
+
+Wording: *argument* must be *expected*, got *actual*; *what to do*.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class FaultlensError(Exception):
+    """Root of every error that FaultLens raises on purpose."""
+
+
+class InputError(FaultlensError, ValueError):
+    """Something the user gave is wrong; the message says what to do."""
+
+
+class ShapeError(InputError):
+    """An array has the wrong shape, type or values."""
+
+
+class NotFittedError(FaultlensError):
+    """A method was called that needs `fit` first."""
+
+
+class StoreError(FaultlensError):
+    """A stored file is missing, damaged or of another version."""
+
+
+class MissingDependencyError(FaultlensError, ImportError):
+    """An optional package is not installed; the message shows the pip line."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"{package} must be installed for this, but it is not; "
+            f"run: pip install 'faultlens[{extra}]'"
+        )
+
+
+def nearest(name: str, known: Iterable[str], n: int = 3) -> str:
+    """Return a hint with the `n` known names nearest to a wrong one.
+
+    Example:
+        >>> nearest("weels", ["wheels", "wings", "beak"])
+        "did you mean 'wheels'?"
+        >>> nearest("zzz", ["wheels", "beak"])
+        "known: 'beak', 'wheels'"
+    """
+    names = sorted({str(k) for k in known})
+    close = difflib.get_close_matches(name, names, n=n, cutoff=0.6)
+    if close:
+        return "did you mean " + " or ".join(f"'{c}'" for c in close) + "?"
+    shown = ", ".join(f"'{k}'" for k in names[:10])
+    return f"known: {shown}" + (f" … ({len(names)} in all)" if len(names) > 10 else "")

@@ -1,0 +1,1 @@
+"""Classifiers, split into an encoder and a head."""

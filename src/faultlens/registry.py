@@ -1,0 +1,70 @@
+"""Registry: a name becomes an object only when it is asked for.
+
+Adding a thing means one file and one line in its table below. Other packages register theirs
+through entry points of the group `faultlens.<family>`, of the same form.
+"""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from importlib.metadata import entry_points
+from typing import Any
+
+from faultlens.errors import InputError, nearest
+
+
+class Registry(Mapping[str, str]):
+    """A table `name -> "module:attribute"`, loaded lazily.
+
+    Example:
+        >>> shapes = Registry("shape", {"path": "pathlib:Path"})
+        >>> shapes.load("path").__name__
+        'Path'
+        >>> shapes.load("pth")
+        Traceback (most recent call last):
+        faultlens.errors.InputError: shape must be a known name, got 'pth'; did you mean 'path'?
+    """
+
+    def __init__(self, family: str, table: Mapping[str, str]) -> None:
+        self.family = family
+        self._table = dict(table)
+
+    def _all(self) -> dict[str, str]:
+        group = f"faultlens.{self.family.replace(' ', '_')}"
+        return {e.name: e.value for e in entry_points(group=group)} | self._table
+
+    def __getitem__(self, name: str) -> str:
+        return self._all()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def load(self, name: str) -> Any:
+        """Import and return what `name` stands for; InputError with the nearest names if unknown."""
+        table = self._all()
+        if name not in table:
+            raise InputError(
+                f"{self.family} must be a known name, got '{name}'; {nearest(name, table)}"
+            )
+        module, _, attribute = table[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+MODELS = Registry(
+    "model",
+    {
+        "onnx": "faultlens.models.onnx:load",
+        "torch": "faultlens.models.pytorch:load_factory",
+        "torch-export": "faultlens.models.pytorch:load_export",
+    },
+)
+
+VLMS = Registry(
+    "vlm",
+    {
+        "offline": "faultlens.vlm.offline:load",
+        "bridge": "faultlens.vlm.labels:load",
+    },
+)
