@@ -25,9 +25,7 @@ Strengths = Float[np.ndarray, "N C"]
 Mask = Bool[np.ndarray, "N"]
 
 
-def check_array(
-    x: Any, axes: str, *, name: str, kind: str = "float", finite: bool = True
-) -> Array:
+def check_array(x: Any, axes: str, *, name: str, kind: str = "float", finite: bool = True) -> Array:
     """Return `x` as an array after checking its number of axes, type and values.
 
     Args:

@@ -2,7 +2,8 @@
 
     FaultlensError
     ├── InputError (ValueError)       something given is wrong
-    │   └── ShapeError                an array has the wrong shape, type or values
+    │   ├── ShapeError                an array has the wrong shape, type or values
+    │   └── ImageError                a file is not a picture that can be decoded
     ├── NotFittedError                fit() first
     ├── StoreError                    a file of a session is missing or damaged
     └── MissingDependencyError (ImportError)   an extra is not installed
@@ -24,6 +25,10 @@ class InputError(FaultlensError, ValueError):
 
 class ShapeError(InputError):
     """An array has the wrong shape, type or values."""
+
+
+class ImageError(InputError):
+    """A file is not a picture that can be decoded."""
 
 
 class NotFittedError(FaultlensError):

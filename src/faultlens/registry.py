@@ -42,7 +42,7 @@ class Registry(Mapping[str, str]):
         return len(self._all())
 
     def load(self, name: str) -> Any:
-        """Import and return what `name` stands for; InputError with the nearest names if unknown."""
+        """Import and return what `name` stands for; unknown names raise InputError."""
         table = self._all()
         if name not in table:
             raise InputError(

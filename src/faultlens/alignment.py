@@ -1,0 +1,238 @@
+"""Alignment: the affine map from the classifier's embeddings into the vision-language space.
+
+`A(z) = W z + b` predicts the VLM's unit-length image embedding `v` from the classifier's `z`
+(Text2Concept, Moayeri et al., ICML 2023, arXiv:2305.06386). Deviation: a closed-form ridge from
+mergeable sums instead of gradient steps; its strength is chosen on held-out images.
+"""
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy import linalg
+
+from faultlens.arrays import Embeddings, FloatArray, VlmEmbeddings, check_array, read_only
+from faultlens.errors import InputError, ShapeError
+
+_BLOCK = 8192
+#: Ridge strengths tried, relative to the mean variance of an embedding dimension.
+RIDGE_GRID = np.logspace(-6, 2, 25)
+
+
+def normalize(x: FloatArray) -> FloatArray:
+    """Return rows of unit length; a zero row stays zero.
+
+    Example:
+        >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.6, 0.8], [0.0, 0.0]]
+    """
+    norm = np.linalg.norm(x, axis=-1, keepdims=True)
+    return np.asarray(x / np.where(norm > 0, norm, 1))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignmentSums:
+    """Sums that the map is solved from; they add up, so shards merge in any order.
+
+    Attributes:
+        n: Images.
+        z: (D,) sum of embeddings.
+        v: (E,) sum of unit VLM embeddings.
+        zz: (D, D) sum of outer products.
+        zv: (D, E) likewise.
+        vv: (E,) sum of squares.
+    """
+
+    n: int
+    z: NDArray[np.float64]
+    v: NDArray[np.float64]
+    zz: NDArray[np.float64]
+    zv: NDArray[np.float64]
+    vv: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, embeddings: Embeddings, vlm_embeddings: VlmEmbeddings) -> Self:
+        """Sum over images in blocks, in double precision; targets are L2-normalised first."""
+        total = None
+        for start in range(0, len(embeddings), _BLOCK):
+            z = np.asarray(embeddings[start : start + _BLOCK], np.float64)
+            v = normalize(np.asarray(vlm_embeddings[start : start + _BLOCK], np.float64))
+            part = cls(len(z), z.sum(0), v.sum(0), z.T @ z, z.T @ v, (v * v).sum(0))
+            total = part if total is None else total + part
+        if total is None:
+            raise InputError("alignment must have images, got none; check the reference split")
+        return total
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.n + other.n, self.z + other.z, self.v + other.v,
+            self.zz + other.zz, self.zv + other.zv, self.vv + other.vv,
+        )  # fmt: skip
+
+    def centred(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Return scatter `(zz, zv, vv)` about the means."""
+        mean_z, mean_v = self.z / self.n, self.v / self.n
+        return (
+            self.zz - np.outer(self.z, mean_z),
+            self.zv - np.outer(self.z, mean_v),
+            self.vv - self.v * mean_v,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AffineMap:
+    """`A(z) = W z + b`.
+
+    Attributes:
+        weight: W, (E, D) float32.
+        bias: b, (E,) float32.
+        ridge: λ relative to the mean variance of an embedding dimension.
+        n: Images it was fitted on.
+    """
+
+    weight: Float[np.ndarray, "E D"]
+    bias: Float[np.ndarray, "E"]
+    ridge: float
+    n: int
+
+    def __call__(self, embeddings: Embeddings) -> VlmEmbeddings:
+        """Map (N, D) to (N, E), not normalised."""
+        if embeddings.shape[-1] != self.weight.shape[1]:
+            raise ShapeError(
+                f"embeddings must have {self.weight.shape[1]} dimensions, got "
+                f"{embeddings.shape[-1]}; use the model that the map was fitted for"
+            )
+        return np.asarray(np.asarray(embeddings, np.float32) @ self.weight.T + self.bias)
+
+
+def choose_ridge(train: AlignmentSums, heldout: AlignmentSums) -> float:
+    """Return the ridge of `RIDGE_GRID` with the least squared error on held-out sums.
+
+    One eigendecomposition serves the whole grid: each candidate then costs O(D²).
+    """
+    szz, szv, _ = train.centred()
+    values, vectors = linalg.eigh(szz)
+    a = vectors.T @ szv
+    # Held-out scatter about the *training* means, since that is what the map predicts from.
+    mean_z, mean_v = train.z / train.n, train.v / train.n
+    hz, hv = heldout.z - heldout.n * mean_z, heldout.v - heldout.n * mean_v
+    hzz = heldout.zz - np.outer(heldout.z, mean_z) - np.outer(mean_z, hz)
+    hzv = heldout.zv - np.outer(heldout.z, mean_v) - np.outer(mean_z, hv)
+    b = vectors.T @ hzv
+    linear = (a * b).sum(axis=1)
+    quadratic = (vectors.T @ hzz @ vectors) * (a @ a.T)
+    scale = max(float(np.trace(szz)) / len(szz), np.finfo(float).tiny)
+    errors = []
+    for ridge in RIDGE_GRID:
+        w = 1 / (np.maximum(values, 0) + ridge * scale)
+        errors.append(float(w @ quadratic @ w - 2 * linear @ w))
+    return float(RIDGE_GRID[int(np.argmin(errors))])
+
+
+def solve(sums: AlignmentSums, ridge: float) -> AffineMap:
+    """Solve the ridge regression for one strength (relative, see `AffineMap.ridge`)."""
+    szz, szv, _ = sums.centred()
+    scale = max(float(np.trace(szz)) / len(szz), np.finfo(float).tiny)
+    szz[np.diag_indices_from(szz)] += ridge * scale
+    w = linalg.solve(szz, szv, assume_a="pos").T
+    b = sums.v / sums.n - w @ (sums.z / sums.n)
+    return AffineMap(
+        read_only(w.astype(np.float32)), read_only(b.astype(np.float32)), ridge, sums.n
+    )
+
+
+def align(
+    embeddings: Embeddings, vlm_embeddings: VlmEmbeddings, tune: NDArray[np.bool_]
+) -> AffineMap:
+    """Fit the map on reference images.
+
+    Args:
+        embeddings: (N, D) of the classifier.
+        vlm_embeddings: (N, E) of the VLM, any length.
+        tune: (N,) the held-out part on which the ridge is chosen; the final map uses all N.
+
+    Raises:
+        ShapeError: Arrays that do not match, or are not finite.
+        InputError: Fewer than two images on either side of `tune`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.normal(size=(200, 4))
+        >>> fitted = align(z, z @ rng.normal(size=(4, 3)) + 1, np.arange(200) % 5 == 0)
+        >>> fitted.weight.shape
+        (3, 4)
+    """
+    z = check_array(embeddings, "N D", name="embeddings")
+    v = check_array(vlm_embeddings, "N E", name="vlm_embeddings")
+    if len(z) != len(v) or len(tune) != len(z):
+        raise ShapeError(
+            f"embeddings, vlm_embeddings and tune must have one row an image, "
+            f"got {len(z)}, {len(v)} and {len(tune)}"
+        )
+    if min(tune.sum(), (~tune).sum()) < 2:
+        raise InputError(f"alignment must have at least 4 images, got {len(z)}; give more images")
+    train, heldout = AlignmentSums.of(z[~tune], v[~tune]), AlignmentSums.of(z[tune], v[tune])
+    return solve(train + heldout, choose_ridge(train, heldout))
+
+
+def r_squared(truth: FloatArray, predicted: FloatArray) -> FloatArray:
+    """Coefficient of determination of each column; NaN where the truth is constant.
+
+    Example:
+        >>> r_squared(np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [2.0]])).tolist()
+        [0.5]
+    """
+    rest = ((truth - predicted) ** 2).sum(axis=0, dtype=np.float64)
+    spread = ((truth - truth.mean(axis=0, dtype=np.float64)) ** 2).sum(axis=0, dtype=np.float64)
+    return np.where(spread > 1e-12, 1 - rest / np.maximum(spread, 1e-12), np.nan)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AlignmentReport:
+    """How good the map is, on images it was not fitted on.
+
+    Attributes:
+        r2: Overall, variance-weighted over dimensions.
+        r2_dimensions: (E,).
+        r2_concepts: (C,) of `q_c · v` against `q_c · A(z)`, not normalised.
+        correlation2_concepts: (C,) squared correlation of the same pairs.
+        mean_cosine: Between `A(z)` and `v`.
+        zero_shot_map: Zero-shot accuracy of `A(z)` against the class directions.
+        zero_shot_vlm: The VLM's own.
+    """
+
+    r2: float
+    r2_dimensions: FloatArray
+    r2_concepts: FloatArray
+    correlation2_concepts: FloatArray
+    mean_cosine: float
+    zero_shot_map: float
+    zero_shot_vlm: float
+
+
+def evaluate(
+    vlm_embeddings: VlmEmbeddings,
+    mapped: VlmEmbeddings,
+    concept_directions: FloatArray,
+    class_directions: FloatArray,
+    labels: NDArray[np.int64],
+) -> AlignmentReport:
+    """Report the map's quality on held-out images; see `AlignmentReport`."""
+    v = normalize(np.asarray(vlm_embeddings, np.float32))
+    rest = ((v - mapped) ** 2).sum(dtype=np.float64)
+    spread = ((v - v.mean(axis=0)) ** 2).sum(dtype=np.float64)
+    truth, predicted = v @ concept_directions.T, mapped @ concept_directions.T
+    centred_t, centred_p = truth - truth.mean(axis=0), predicted - predicted.mean(axis=0)
+    scale = np.sqrt((centred_t**2).sum(axis=0) * (centred_p**2).sum(axis=0))
+    correlation = (centred_t * centred_p).sum(axis=0) / np.where(scale > 0, scale, np.inf)
+    return AlignmentReport(
+        r2=float(1 - rest / max(spread, 1e-12)),
+        r2_dimensions=r_squared(v, mapped),
+        r2_concepts=r_squared(truth, predicted),
+        correlation2_concepts=correlation**2,
+        mean_cosine=float((v * normalize(mapped)).sum(axis=1).mean()),
+        zero_shot_map=float((np.argmax(mapped @ class_directions.T, axis=1) == labels).mean()),
+        zero_shot_vlm=float((np.argmax(v @ class_directions.T, axis=1) == labels).mean()),
+    )
