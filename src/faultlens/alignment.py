@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import linalg
 
-from faultlens.arrays import Embeddings, FloatArray, VlmEmbeddings, check_array, read_only
+from faultlens.arrays import Embeddings, FloatArray, IntArray, VlmEmbeddings, check_array, read_only
 from faultlens.errors import InputError, ShapeError
 
 _BLOCK = 8192
@@ -217,7 +217,7 @@ def evaluate(
     mapped: VlmEmbeddings,
     concept_directions: FloatArray,
     class_directions: FloatArray,
-    labels: NDArray[np.int64],
+    labels: IntArray,
 ) -> AlignmentReport:
     """Report the map's quality on held-out images; see `AlignmentReport`."""
     v = normalize(np.asarray(vlm_embeddings, np.float32))

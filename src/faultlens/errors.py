@@ -4,6 +4,7 @@
     ├── InputError (ValueError)       something given is wrong
     │   ├── ShapeError                an array has the wrong shape, type or values
     │   └── ImageError                a file is not a picture that can be decoded
+    ├── InsufficientDataError         too few images for any statement
     ├── NotFittedError                fit() first
     ├── StoreError                    a file of a session is missing or damaged
     └── MissingDependencyError (ImportError)   an extra is not installed
@@ -29,6 +30,10 @@ class ShapeError(InputError):
 
 class ImageError(InputError):
     """A file is not a picture that can be decoded."""
+
+
+class InsufficientDataError(FaultlensError):
+    """Too few images for any statement; a run ends as unknown."""
 
 
 class NotFittedError(FaultlensError):

@@ -4,13 +4,14 @@ It is part of a model's description and stored with every result; nothing is gue
 """
 
 import hashlib
-from typing import Literal, Self
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from faultlens.arrays import FloatArray
+from faultlens.errors import InputError
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -41,7 +42,7 @@ class Preprocessing(BaseModel):
         (3, 224, 224)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     resize: int | tuple[int, int] | None
     crop: int | tuple[int, int] | None = None
@@ -53,7 +54,7 @@ class Preprocessing(BaseModel):
     layout: Literal["nchw", "nhwc"] = "nchw"
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "Preprocessing":
         channels = 1 if self.channel_order == "gray" else 3
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != channels:
@@ -67,11 +68,32 @@ class Preprocessing(BaseModel):
 
     @property
     def content_hash(self) -> str:
-        """SHA-256 of the whole description."""
+        """SHA-256 of the whole description.
+
+        Example:
+            >>> len(Preprocessing(resize=8, mean=(0,) * 3, std=(1,) * 3).content_hash)
+            64
+        """
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def __call__(self, image: Image.Image) -> FloatArray:
-        """Return the network's input for one RGB picture: float32, (3, H, W) or (H, W, 3)."""
+        """Return the network's input for one RGB picture: float32, (3, H, W) or (H, W, 3).
+
+        With `channel_order="gray"` there is one channel instead of three.
+
+        Raises:
+            InputError: The picture is not RGB.
+
+        Example:
+            >>> p = Preprocessing(resize=None, scale=1, mean=(0, 0, 0), std=(1, 1, 2))
+            >>> p(Image.new("RGB", (1, 1), (10, 20, 30))).ravel()
+            array([10., 20., 15.], dtype=float32)
+        """
+        if image.mode != "RGB":
+            raise InputError(
+                f"image must be an RGB picture, got mode {image.mode}; "
+                "read files with faultlens.data.decode.decode, or convert it"
+            )
         image = self.resized(image)
         if self.channel_order == "gray":
             image = image.convert("L")
@@ -84,23 +106,34 @@ class Preprocessing(BaseModel):
         return np.ascontiguousarray(x.transpose(2, 0, 1) if self.layout == "nchw" else x)
 
     def resized(self, image: Image.Image) -> Image.Image:
-        """Return the picture after resize and crop, before any arithmetic."""
-        if self.resize is not None:
-            size = self._target(image.width, image.height)
-            if size != image.size:
-                image = image.resize(size, _FILTERS[self.interpolation])
+        """Return the picture after resize and crop, before any arithmetic.
+
+        Example:
+            >>> p = Preprocessing(resize=8, crop=6, mean=(0,) * 3, std=(1,) * 3)
+            >>> p.resized(Image.new("RGB", (20, 10))).size
+            (6, 6)
+        """
+        size = self._target(image.width, image.height)
+        if size != image.size:
+            image = image.resize(size, _FILTERS[self.interpolation])
         if self.crop is None:
             return image
         height, width = (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
-        left = round((image.width - width) / 2)
-        top = round((image.height - height) / 2)
+        left, top = _margin(image.width, width), _margin(image.height, height)
         return image.crop((left, top, left + width, top + height))
 
     def _target(self, width: int, height: int) -> tuple[int, int]:
-        if not isinstance(self.resize, int):
-            assert self.resize is not None
+        if isinstance(self.resize, tuple):
             return self.resize[1], self.resize[0]
+        if self.resize is None:
+            return width, height
+        side = self.resize
         # The longer side is cut, not rounded: what torchvision's Resize does.
         if width <= height:
-            return self.resize, max(1, int(self.resize * height / width))
-        return max(1, int(self.resize * width / height)), self.resize
+            return side, max(1, int(side * height / width))
+        return max(1, int(side * width / height)), side
+
+
+def _margin(size: int, crop: int) -> int:
+    """Pixels before the crop; negative for padding. Rounded as torchvision's CenterCrop does."""
+    return round((size - crop) / 2) if crop <= size else -((crop - size) // 2)

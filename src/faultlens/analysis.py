@@ -1,0 +1,249 @@
+"""Analysis: from embeddings, logits and labels to strengths, heatmaps and verdicts.
+
+Everything fitted comes from reference images, everything claimed is about analysed ones, and they
+never share an image: with one set of images given, cross-fitting makes both.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+
+from faultlens import alignment, validity
+from faultlens.alignment import AffineMap, AlignmentReport, normalize
+from faultlens.arrays import BoolArray, FloatArray, IntArray, Strengths, read_only
+from faultlens.concepts import TextEncoder, Vocabulary, strengths, zero_shot
+from faultlens.errors import InsufficientDataError
+from faultlens.heatmaps import ClassCounts
+from faultlens.localize.oracle import gate, heatmap_evidence
+from faultlens.localize.swap import RefittedHead, choose_penalty, refit_head
+from faultlens.localize.verdict import Evidence, Verdicts, judge
+from faultlens.validity import ClassValidity, ConceptValidity
+
+N_FOLDS = 5
+#: Fewer analysed images than this: nothing can be said.
+MIN_ANALYSED = 30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurements:
+    """What the two models say about N images, with their labels.
+
+    Attributes:
+        embeddings: (N, D) of the classifier.
+        logits: (N, K).
+        labels: (N,).
+        vlm_embeddings: (N, E).
+        folds: (N,) in [0, N_FOLDS); near-duplicates share a fold.
+        is_reference: (N,) images to fit on only; none means cross-fitting over all.
+        attributes: Optional (N,) labels 1, 0, -1 under concept names.
+    """
+
+    embeddings: Float[np.ndarray, "N D"]
+    logits: Float[np.ndarray, "N K"]
+    labels: IntArray
+    vlm_embeddings: Float[np.ndarray, "N E"]
+    folds: IntArray
+    is_reference: BoolArray
+    attributes: Mapping[str, IntArray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fit:
+    """What was fitted on one reference set.
+
+    Attributes:
+        map: The affine map.
+        head: The refitted head.
+        centre_model: (C,) mean strength of the classifier over the reference images.
+        centre_vlm: (C,) likewise of the VLM.
+    """
+
+    map: AffineMap
+    head: RefittedHead
+    centre_model: FloatArray
+    centre_vlm: FloatArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Analysis:
+    """Results on the n analysed images, each from a fit that never saw it.
+
+    Attributes:
+        rows: (n,) their rows in the measurements.
+        fits: One a fold, or a single one with a reference split.
+        fit_of: (n,) which fit serves each image.
+        full: Fitted on all reference images, for images that are in neither part.
+        logits: (n, K) of the classifier.
+        strengths_model: (n, C) centred.
+        strengths_vlm: (n, C) centred.
+        counts_model: Heatmap counts of the classifier.
+        counts_vlm: Heatmap counts of the VLM.
+        evidence: Per image.
+        verdicts: Per image.
+        alignment: Quality of the map.
+        concept_validity: One a concept.
+        class_validity: Of all classes.
+        n_ties: Images whose largest logit is shared by two classes.
+    """
+
+    rows: NDArray[np.int64]
+    fits: tuple[Fit, ...]
+    fit_of: NDArray[np.int64]
+    full: Fit
+    logits: FloatArray
+    strengths_model: Strengths
+    strengths_vlm: Strengths
+    counts_model: ClassCounts
+    counts_vlm: ClassCounts
+    evidence: Evidence
+    verdicts: Verdicts
+    alignment: AlignmentReport
+    concept_validity: tuple[ConceptValidity, ...]
+    class_validity: ClassValidity
+    n_ties: int
+
+    @property
+    def valid_concepts(self) -> NDArray[np.int64]:
+        """Indices of the concepts that passed the gate."""
+        return np.flatnonzero([v.is_valid for v in self.concept_validity])
+
+
+def _parts(m: Measurements) -> Iterator[tuple[BoolArray, BoolArray, BoolArray]]:
+    """Yield masks over all images: reference, its tuning part, analysed."""
+    if m.is_reference.any():
+        yield m.is_reference, m.is_reference & (m.folds == 0), ~m.is_reference
+        return
+    for f in np.unique(m.folds):
+        tune = m.folds == (f + 1) % N_FOLDS
+        yield m.folds != f, tune, m.folds == f
+
+
+def _fit(
+    m: Measurements, vocabulary: Vocabulary, reference: BoolArray, tune: BoolArray, penalty: float
+) -> Fit:
+    z, v = m.embeddings[reference], m.vlm_embeddings[reference]
+    fitted = alignment.align(z, v, tune[reference])
+    k = m.logits.shape[1]
+    return Fit(
+        map=fitted,
+        head=refit_head(z, m.labels[reference], k, penalty),
+        centre_model=read_only(strengths(fitted(z), vocabulary.directions).mean(axis=0)),
+        centre_vlm=read_only(strengths(v, vocabulary.directions).mean(axis=0)),
+    )
+
+
+def analyse(
+    m: Measurements,
+    vocabulary: Vocabulary,
+    encode_text: TextEncoder,
+    progress: Callable[[int, int], None] | None = None,
+) -> Analysis:
+    """Run alignment, validity, heatmaps and per-image localization.
+
+    Args:
+        m: Measurements of N images.
+        vocabulary: Concepts and classes of the VLM.
+        encode_text: The VLM's text tower, for the decoy words of the validity gate.
+        progress: Called as `progress(done, total)` after each fit.
+
+    Raises:
+        InsufficientDataError: Too few images to fit or to analyse.
+    """
+    rows = np.flatnonzero(~m.is_reference)
+    n_reference = int(m.is_reference.sum()) or len(rows)
+    if min(len(rows), n_reference) < MIN_ANALYSED:
+        raise InsufficientDataError(
+            f"images must be at least {MIN_ANALYSED} to analyse and to fit on, got {len(rows)} "
+            f"and {n_reference}; give more images or another split"
+        )
+    parts = list(_parts(m))
+    reference, tune, _ = parts[0]
+    # One number, chosen inside the first reference set, serves all folds.
+    penalty = choose_penalty(
+        m.embeddings[reference], m.labels[reference], m.logits.shape[1], tune[reference]
+    )
+    fits: list[Fit] = []
+    fit_of = np.zeros(len(m.labels), np.int64)
+    for i, (reference, tune, analysed) in enumerate(parts):
+        fits.append(_fit(m, vocabulary, reference, tune, penalty))
+        fit_of[analysed] = i
+        if progress:
+            progress(i + 1, len(parts) + 1)
+    everything = np.ones(len(m.labels), bool)
+    full = fits[0] if len(fits) == 1 else _fit(m, vocabulary, everything, m.folds == 0, penalty)
+    if progress:
+        progress(len(parts) + 1, len(parts) + 1)
+    return _measure(m, vocabulary, encode_text, tuple(fits), full, rows, fit_of[rows])
+
+
+def _measure(  # noqa: PLR0913, PLR0917 (one call, one place)
+    m: Measurements,
+    vocabulary: Vocabulary,
+    encode_text: TextEncoder,
+    fits: tuple[Fit, ...],
+    full: Fit,
+    rows: NDArray[np.int64],
+    fit_of: NDArray[np.int64],
+) -> Analysis:
+    v, labels, logits = m.vlm_embeddings[rows], m.labels[rows], m.logits[rows]
+    z = m.embeddings[rows]
+    mapped = np.empty(v.shape, np.float32)
+    refit = np.empty(logits.shape, np.float64)
+    s_model = np.empty((len(rows), len(vocabulary.concepts)), np.float32)
+    s_vlm = np.empty_like(s_model)
+    for i, fit in enumerate(fits):
+        own = fit_of == i
+        mapped[own] = fit.map(z[own])
+        refit[own] = fit.head(z[own])
+        s_model[own] = strengths(mapped[own], vocabulary.directions, fit.centre_model)
+        s_vlm[own] = strengths(v[own], vocabulary.directions, fit.centre_vlm)
+    predictions = logits.argmax(axis=1)
+    names = (vocabulary.concepts, vocabulary.classes)
+    counts = ClassCounts.of(s_model, labels, predictions, *names)
+    vlm_predictions = zero_shot(v, vocabulary.class_directions)
+    classes = validity.class_validity(labels, vlm_predictions, logits.shape[1])
+    report = alignment.evaluate(
+        v, mapped, vocabulary.directions, vocabulary.class_directions, labels
+    )
+    attributes = {name: np.asarray(a)[rows] for name, a in m.attributes.items()}
+    evidence = Evidence(
+        labels=labels,
+        predictions=predictions,
+        vlm=vlm_predictions,
+        mapped=zero_shot(mapped, vocabulary.class_directions),
+        refit_logits=refit,
+        heatmap=heatmap_evidence(s_model, labels, predictions, counts),
+        is_gated=gate(vlm_predictions, labels, classes.is_valid),
+    )
+    return Analysis(
+        rows=rows,
+        fits=fits,
+        fit_of=fit_of,
+        full=full,
+        logits=logits,
+        strengths_model=read_only(s_model),
+        strengths_vlm=read_only(s_vlm),
+        counts_model=counts,
+        counts_vlm=ClassCounts.of(s_vlm, labels, predictions, *names),
+        evidence=evidence,
+        verdicts=judge(evidence, _margin(v, vocabulary.class_directions, labels)),
+        alignment=report,
+        concept_validity=tuple(
+            validity.concept_validity(
+                v, labels, vocabulary, encode_text, report.r2_concepts, attributes
+            )
+        ),
+        class_validity=classes,
+        n_ties=int(((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum()),
+    )
+
+
+def _margin(v: FloatArray, class_directions: FloatArray, labels: IntArray) -> FloatArray:
+    """By how much the VLM prefers its best class over the label, in standard deviations."""
+    scores = normalize(v) @ class_directions.T
+    difference = scores.max(axis=1) - scores[np.arange(len(labels)), labels]
+    spread = float(scores.std(axis=1).mean())
+    return np.asarray(difference / (spread if spread > 0 else np.inf))

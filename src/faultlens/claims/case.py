@@ -1,0 +1,175 @@
+"""The case: an analysis with what every kind of claim needs from it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from faultlens.analysis import Analysis
+from faultlens.arrays import BoolArray, FloatArray, IntArray
+from faultlens.heatmaps import Heatmap, HeatmapCounts, differential
+from faultlens.localize import responsible
+from faultlens.localize.responsible import ResponsibleConcept
+from faultlens.localize.verdict import Shares, shares
+
+#: Images and concepts shown with a claim.
+N_IMAGES = 12
+N_CONCEPTS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Case:
+    """One analysis, ready to be put into words.
+
+    Attributes:
+        analysis: The results.
+        classes: K names.
+        concepts: C names.
+        slices: name -> (n,) images of a subclass or with an attribute.
+        dead: Embedding dimensions that never change although the head listens to them.
+        is_independent: Whether the VLM's encoder is another one than the classifier's.
+    """
+
+    analysis: Analysis
+    classes: tuple[str, ...]
+    concepts: tuple[str, ...]
+    slices: Mapping[str, BoolArray] = field(default_factory=dict)
+    dead: tuple[int, ...] = ()
+    is_independent: bool = True
+
+    @property
+    def n(self) -> int:
+        """Analysed images."""
+        return len(self.analysis.rows)
+
+    @property
+    def is_error(self) -> BoolArray:
+        """(n,) misclassified images."""
+        return self.analysis.evidence.is_error
+
+    def shares(self, group: BoolArray) -> Shares:
+        """How the errors of a group divide between head and encoder."""
+        return shares(self.analysis.evidence, self.analysis.verdicts, group)
+
+    def module(self, group: BoolArray) -> str:
+        """The module at fault in a group of errors; `unknown` where the oracle is not independent."""
+        return self.shares(group).module if self.is_independent else "unknown"
+
+    def changed(self, errors: BoolArray) -> list[ResponsibleConcept]:
+        """Concepts that changed in a group of errors: in the embedding, then in the pictures."""
+        a, e = self.analysis, self.analysis.evidence
+        valid = a.valid_concepts
+        if len(valid) < 2 or not a.class_validity.is_usable:
+            return []
+        names = tuple(self.concepts[c] for c in valid)
+        found: list[ResponsibleConcept] = []
+        sides = (("model", a.strengths_model), ("vlm", a.strengths_vlm))
+        for view, s in sides:
+            chosen = s[:, valid]
+            one = responsible.changed_concepts(
+                chosen, e.labels, errors, ~e.is_error, names, "model" if view == "model" else "vlm"
+            )
+            labels = np.unique(e.labels[errors])
+            if len(labels) == 1:
+                correct = ~e.is_error & (e.labels == labels[0])
+                delta = differential(
+                    _heatmap(chosen, correct, names), _heatmap(chosen, errors, names)
+                )
+                one = responsible.with_parts(one, delta)
+            found += one[:N_CONCEPTS]
+        return found
+
+    def head_concepts(self, k: int) -> list[ResponsibleConcept]:
+        """Concepts that the shipped head weighs differently from the refitted one for class k."""
+        a = self.analysis
+        valid = a.valid_concepts
+        if not len(valid) or not a.class_validity.is_usable:
+            return []
+        names = tuple(self.concepts[c] for c in valid)
+        return responsible.head_concepts(
+            a.logits, a.evidence.refit_logits, a.strengths_model[:, valid], names, k
+        )[:N_CONCEPTS]
+
+    def confusions(self, errors: BoolArray) -> list[tuple[int, int, int]]:
+        """The confusions of a group: (label, prediction, count), most frequent first."""
+        e = self.analysis.evidence
+        pairs = np.stack([e.labels[errors], e.predictions[errors]], axis=1)
+        if not len(pairs):
+            return []
+        values, counts = np.unique(pairs, axis=0, return_counts=True)
+        order = np.lexsort((values[:, 1], values[:, 0], -counts))
+        return [(int(values[i, 0]), int(values[i, 1]), int(counts[i])) for i in order]
+
+    def evidence(
+        self, errors: BoolArray, statistic: str, concepts: list[ResponsibleConcept] | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Return the JSON evidence shared by all claims about a group of errors."""
+        s = self.shares(errors)
+        order = np.flatnonzero(errors)
+        surest = order[np.argsort(-self.analysis.verdicts.confidence[order], kind="stable")]
+        return {
+            "statistic": statistic,
+            "n_errors": int(errors.sum()),
+            "shares": clean(asdict(s)),
+            "confusions": [
+                {"label": self.classes[a], "predicted": self.classes[b], "n": n}
+                for a, b, n in self.confusions(errors)[:5]
+            ],
+            "concepts": [clean(asdict(c)) for c in concepts or []],
+            "images": [int(i) for i in surest[:N_IMAGES]],
+            **clean(more),
+        }
+
+
+def _heatmap(strengths: FloatArray, group: BoolArray, names: tuple[str, ...]) -> Heatmap:
+    groups: IntArray = np.where(group, 0, -1)
+    counts = HeatmapCounts.of(strengths, groups, 1)
+    return Heatmap("group", "", names, counts.wins[0], int(counts.n[0]))
+
+
+def clean(value: Any) -> Any:
+    """Return a JSON value: tuples become lists, NaN and infinity become null."""
+    if isinstance(value, Mapping):
+        return {str(k): clean(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value
+
+
+def percent(x: float) -> str:
+    """Render a fraction.
+
+    Example:
+        >>> percent(0.974), percent(0.004), percent(1)
+        ('97 %', '0.4 %', '100 %')
+    """
+    return f"{x:.1%}".replace("%", " %") if 0 < x < 0.095 else f"{x:.0%}".replace("%", " %")
+
+
+def listing(names: list[str]) -> str:
+    """Join names as people do.
+
+    Example:
+        >>> listing(["a", "b", "c"]), listing(["a"])
+        ('a, b and c', 'a')
+    """
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def words(concepts: list[ResponsibleConcept], view: str = "model", n: int = 3) -> str:
+    """Say which concepts a group of errors gains and loses; empty without any."""
+    of_view = [c for c in concepts if c.view == view]
+    gained = [c.concept for c in of_view if c.effect > 0][:n]
+    lost = [c.concept for c in of_view if c.effect < 0][:n]
+    said = []
+    if gained:
+        said.append(f"more {listing(gained)}")
+    if lost:
+        said.append(f"less {listing(lost)}")
+    return " and ".join(said)

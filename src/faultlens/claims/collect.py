@@ -1,0 +1,51 @@
+"""Collect all claims of a case, worst first, and what they amount to."""
+
+from faultlens.analysis import MIN_ANALYSED
+from faultlens.claims import groups, modules, notices
+from faultlens.claims.case import Case, percent
+from faultlens.finding import Finding
+from faultlens.report.content import Status
+
+
+def findings(case: Case) -> list[Finding]:
+    """Return every claim: faults first, by the errors they explain; then notices."""
+    head = modules.head(case)
+    explained = {
+        name for f in head if f.kind == "localization.head" for name in f.evidence["classes"]
+    }
+    by_class = groups.classes(case, explained)
+    covered = explained | {f.subject for f in by_class}
+    faults = [*head, *modules.encoder(case), *by_class, *groups.slices(case)]
+    rest = [
+        *(f for f in faults if f.severity == "notice"),
+        *notices.labels(case),
+        *notices.limits(case),
+        *groups.differences(case, covered),
+    ]
+    faults = [f for f in faults if f.severity == "fault"]
+    faults.sort(key=lambda f: (-f.evidence["n_errors"], -f.confidence))
+    return [*faults, *rest]
+
+
+def status(case: Case, found: list[Finding]) -> Status:
+    """`unknown` where the VLM is not valid here, else `fault` or `clean`."""
+    if not case.analysis.class_validity.is_usable or case.n < MIN_ANALYSED:
+        return "unknown"
+    return "fault" if any(f.severity == "fault" for f in found) else "clean"
+
+
+def headline(case: Case, found: list[Finding], state: Status) -> str:
+    """One sentence for the first page."""
+    n_errors = int(case.is_error.sum())
+    accuracy = f"{percent(1 - n_errors / case.n)} of {case.n} images are classified correctly"
+    if state == "unknown":
+        return (
+            f"{accuracy}; the vision-language model cannot judge these images, so the rest is open."
+        )
+    faults = [f for f in found if f.severity == "fault"]
+    if not faults:
+        return (
+            f"{accuracy}; the {n_errors} errors look natural: no module, class or group stands out."
+        )
+    more = f" ({len(faults) - 1} more below)" if len(faults) > 1 else ""
+    return f"{accuracy}. {faults[0].claim}{more}"

@@ -1,0 +1,124 @@
+"""Claims about one class, subclass or attribute that fails far more than the others."""
+
+import re
+
+from faultlens.arrays import BoolArray
+from faultlens.claims.case import Case, percent, words
+from faultlens.finding import Finding
+from faultlens.heatmaps import MIN_IMAGES
+from faultlens.localize import gains
+from faultlens.localize.gains import Gap
+
+_WHERE = {
+    "head": "the embeddings carry the right meaning, so the head is at fault",
+    "encoder": "the embeddings already carry the wrong meaning, so the encoder is at fault",
+    "unknown": "whether the encoder or the head is at fault cannot be told",
+}
+_ADVICE = {
+    "head": "Refit the last layer with these images weighted up; check how their class is encoded.",
+    "encoder": "Collect or up-weight images like these and fine-tune the encoder on them.",
+    "unknown": "Look at these images first; give concepts and class names that describe them better.",
+}
+
+
+def classes(case: Case, covered: set[str]) -> list[Finding]:
+    """Claim classes far behind the others, except those a head finding already explains."""
+    e = case.analysis.evidence
+    found = []
+    for gap in gains.class_gaps(e, case.classes):
+        if gap.is_fault and gap.subject not in covered:
+            group = e.labels == case.classes.index(gap.subject)
+            found.append(_finding(case, gap, group, "class", "the other classes"))
+    return found
+
+
+def slices(case: Case) -> list[Finding]:
+    """Claim subclasses and attributes far behind the rest of their class."""
+    e = case.analysis.evidence
+    found = []
+    for gap in gains.slice_gaps(e, case.slices):
+        if gap.is_fault:
+            rest = "other images of the same class"
+            found.append(_finding(case, gap, case.slices[gap.subject], "slice", rest))
+    return found
+
+
+def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Finding:
+    errors = group & case.is_error
+    module = case.module(group)
+    concepts = case.changed(errors)
+    said, seen = words(concepts), words(concepts, "vlm")
+    shares = case.shares(group)
+    label, predicted, n = case.confusions(errors)[0]
+    claim = (
+        f"{gap.subject} fails in {percent(gap.n_errors / gap.n)} of {gap.n} images, against "
+        f"{percent(gap.rest)} of {rest}; {n} of {gap.n_errors} errors are called "
+        f"{case.classes[predicted]}. {_WHERE[module].capitalize()}"
+    )
+    claim += f": the errors' embeddings say {said}" if said else ""
+    claim += f"; their pictures show {seen}." if seen else "."
+    certain = shares.head if module == "head" else 1 - shares.head
+    return Finding(
+        id=f"{kind}-{slug(gap.subject)}",
+        kind=f"localization.{module}",
+        severity="fault",
+        subject=gap.subject,
+        claim=claim,
+        statistic=gap.gap,
+        interval=gap.interval,
+        n=gap.n,
+        confidence=certain if module != "unknown" else 0.0,
+        evidence=case.evidence(
+            errors,
+            f"error rate above {rest}",
+            concepts,
+            group=kind,
+            classes=[case.classes[label]],
+            p_value=gap.p_value,
+        ),
+        advice=_ADVICE[module],
+    )
+
+
+def differences(case: Case, covered: set[str]) -> list[Finding]:
+    """Note classes without a fault whose errors still share something: significant concepts."""
+    e = case.analysis.evidence
+    found = []
+    for k, name in enumerate(case.classes):
+        errors = (e.labels == k) & e.is_error
+        if name in covered or errors.sum() < MIN_IMAGES:
+            continue
+        concepts = case.changed(errors)
+        if not concepts:
+            continue
+        said = words(concepts) or words(concepts, "vlm")
+        where = "embeddings say" if words(concepts) else "pictures show"
+        first = concepts[0]
+        found.append(
+            Finding(
+                id=f"concepts-{slug(name)}",
+                kind="concepts.differ",
+                severity="notice",
+                subject=name,
+                claim=f"When {name} is missed, the {where} {said} than when it is recognised.",
+                statistic=first.effect,
+                interval=first.interval,
+                n=int(errors.sum()),
+                confidence=1 - first.q_value,
+                evidence=case.evidence(
+                    errors, f"change of rank of {first.concept}", concepts, classes=[name]
+                ),
+                advice="Compare the images below; an association, not yet a cause.",
+            )
+        )
+    return found
+
+
+def slug(name: str) -> str:
+    """Return a name fit for an identifier.
+
+    Example:
+        >>> slug("Crocodile head!")
+        'crocodile-head'
+    """
+    return re.sub(r"[^\w]+", "-", name.lower()).strip("-") or "unnamed"

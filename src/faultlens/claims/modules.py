@@ -1,0 +1,247 @@
+"""Claims about the whole model: its head, or its encoder."""
+
+import numpy as np
+
+from faultlens.arrays import BoolArray
+from faultlens.claims.case import Case, clean, listing, percent, words
+from faultlens.finding import Finding, Severity
+from faultlens.localize import gains
+from faultlens.localize.gains import Gain
+
+_CONCEPTS_PER_CLASS = 3
+
+
+def head(case: Case) -> list[Finding]:
+    """Claim a head fault where a refitted head repairs errors whose embeddings are right.
+
+    A gain without the right meaning in the repaired errors is a shift between what the head was
+    trained on and what it gets now; dead dimensions explain one. It is told as such.
+    """
+    e = case.analysis.evidence
+    found = gains.head_gains(e)
+    if not any(g.is_fault for g in found):
+        return []
+    repaired, correct, remaining, is_kept = gains.meaning_is_kept(e)
+    meaning = {
+        "oracle_right_repaired": repaired,
+        "oracle_right_correct": correct,
+        "oracle_right_remaining": remaining,
+    }
+    if case.dead:
+        return []
+    overall, classes = found[0], [g for g in found[1:] if g.is_fault]
+    if not is_kept:
+        return [_shift(case, overall, meaning)] if overall.is_fault else []
+    return [_head_fault(case, overall, classes, meaning)]
+
+
+def _head_fault(
+    case: Case, overall: Gain, classes: list[Gain], meaning: dict[str, float]
+) -> Finding:
+    e = case.analysis.evidence
+    repaired = e.is_error & (e.refit == e.labels)
+    classes = sorted(classes, key=lambda g: -g.gained)
+    names = [case.classes[g.subject] for g in classes if g.subject is not None]
+    head_concepts = []
+    for g in classes[:4]:
+        if g.subject is not None:
+            for c in case.head_concepts(g.subject)[:_CONCEPTS_PER_CLASS]:
+                head_concepts.append((g.subject, c))
+    now, then = float((~e.is_error).mean()), float((e.refit == e.labels).mean())
+    where = f", mostly {_pairs(case, repaired)}" if repaired.any() else ""
+    agreed = case.shares(repaired)
+    evidence = case.evidence(
+        repaired,
+        "accuracy gained by refitting the head",
+        [c for _, c in head_concepts],
+        classes=names,
+        gains=[
+            {"class": case.classes[g.subject], "gain": g.gain, "interval": g.interval, "n": g.n}
+            for g in classes
+            if g.subject is not None
+        ],
+        p_value=overall.p_value,
+        meaning=meaning,
+    )
+    for row, (k, _) in zip(evidence["concepts"], head_concepts, strict=True):
+        row["class"] = case.classes[k]
+    return Finding(
+        id="head",
+        kind="localization.head",
+        severity="fault",
+        subject=listing(names) if names else "model",
+        claim=(
+            f"The head misreads good embeddings{where}: refitting it alone raises accuracy from "
+            f"{percent(now)} to {percent(then)}."
+        ),
+        statistic=overall.gain,
+        interval=overall.interval,
+        n=overall.n,
+        confidence=agreed.head if agreed.n_judged else 0.5,
+        evidence=evidence,
+        advice=(
+            "Compare the last layer's rows and biases"
+            + (f" of {listing(names[:4])}" if names else "")
+            + " with the training checkpoint (order of classes, export, fine-tuning); if they are "
+            "as intended, refit the last layer on clean images."
+        ),
+    )
+
+
+def _pairs(case: Case, errors: BoolArray) -> str:
+    top = case.confusions(errors)
+    total = int(errors.sum())
+    shown, covered = [], 0
+    for label, predicted, n in top[:4]:
+        shown.append(f"{case.classes[label]} called {case.classes[predicted]}")
+        covered += n
+        if covered >= 0.8 * total or len(shown) == 3:
+            break
+    return listing(shown)
+
+
+def _shift(case: Case, overall: Gain, meaning: dict[str, float]) -> Finding:
+    e = case.analysis.evidence
+    repaired = e.is_error & (e.refit == e.labels)
+    is_fault = overall.interval[0] > gains.MIN_ENCODER_GAP
+    severity: Severity = "fault" if is_fault else "notice"
+    return Finding(
+        id="shift",
+        kind="localization.encoder" if is_fault else "localization.shift",
+        severity=severity,
+        subject="model",
+        claim=(
+            f"A head refitted on these images would gain {percent(overall.gain)}, but the errors "
+            f"it repairs do not carry the right meaning ({percent(meaning['oracle_right_repaired'])} "
+            f"against {percent(meaning['oracle_right_correct'])} of correct images): the embeddings "
+            "differ from those the head was trained on."
+        ),
+        statistic=overall.gain,
+        interval=overall.interval,
+        n=overall.n,
+        confidence=1 - case.shares(repaired).head if case.shares(repaired).n_judged else 0.5,
+        evidence=case.evidence(
+            repaired,
+            "accuracy gained by refitting the head",
+            p_value=overall.p_value,
+            meaning=meaning,
+        ),
+        advice=(
+            "Compare these images and their preprocessing with the training ones (compression, "
+            "size, colour); fine-tune the last stages on images like these."
+        ),
+    )
+
+
+def encoder(case: Case) -> list[Finding]:
+    """Claim an encoder fault: dead dimensions, or images that another encoder reads far better."""
+    return [*_dead(case), *_gap(case)]
+
+
+def _dead(case: Case) -> list[Finding]:
+    if not case.dead:
+        return []
+    e = case.analysis.evidence
+    overall = gains.head_gains(e)[0]
+    n_dim = case.analysis.fits[0].map.weight.shape[1]
+    return [
+        Finding(
+            id="dead-dimensions",
+            kind="localization.encoder",
+            severity="fault",
+            subject="model",
+            claim=(
+                f"{len(case.dead)} of {n_dim} embedding dimensions never change although the head "
+                "listens to them: the encoder broke after the head was trained."
+            ),
+            statistic=len(case.dead) / n_dim,
+            interval=(len(case.dead) / n_dim, len(case.dead) / n_dim),
+            n=case.n,
+            confidence=1.0,
+            evidence=case.evidence(
+                e.is_error,
+                "share of embedding dimensions that are dead",
+                case.changed(e.is_error),
+                dimensions=list(case.dead[:64]),
+                head_refit_gain=overall.gain,
+            ),
+            advice=(
+                "Look for channels zeroed by pruning, a wrong mask, a damaged checkpoint or dying "
+                "units; restore the encoder's weights before touching the head."
+            ),
+        )
+    ]
+
+
+def _gap(case: Case) -> list[Finding]:
+    a, e = case.analysis, case.analysis.evidence
+    if not (a.class_validity.is_usable and case.is_independent):
+        return []
+    overall = gains.encoder_gaps(e, a.class_validity.is_valid)[0]
+    if not overall.is_fault:
+        return []
+    missed = e.is_error & (e.refit != e.labels) & (e.vlm == e.labels)
+    concepts = case.changed(missed)
+    said = words(concepts)
+    share = case.shares(e.is_error & (e.refit != e.labels))
+    return [
+        Finding(
+            id="encoder",
+            kind="localization.encoder",
+            severity="fault",
+            subject="model",
+            claim=(
+                "The encoder loses what another encoder sees: without any training on these "
+                f"classes, the vision-language model is right on {percent(overall.gain)} more of "
+                "the images than the best linear head on this encoder, mostly "
+                f"{_pairs(case, missed)}"
+                + (f"; the embeddings of these errors say {said}." if said else ".")
+            ),
+            statistic=overall.gain,
+            interval=overall.interval,
+            n=overall.n,
+            confidence=1 - share.head if share.n_judged else 0.5,
+            evidence=case.evidence(
+                missed, "accuracy of the VLM above the best linear head", concepts,
+                p_value=overall.p_value,
+            ),
+            advice=(
+                "A new head cannot help. Train the encoder longer or on more varied images, start "
+                "from a stronger pretrained one, or check preprocessing and damaged weights."
+            ),
+        )
+    ]  # fmt: skip
+
+
+def overall_numbers(case: Case) -> dict[str, object]:
+    """Return the run's numbers for `session.json`: accuracy, shares, gains of head and VLM."""
+    e, a = case.analysis.evidence, case.analysis
+    everything = np.ones(case.n, bool)
+    s = case.shares(everything)
+    # The refitted head is a healthy twin on the same encoder: what its own errors show is natural.
+    twin = (e.refit != e.labels) & e.is_gated
+    natural = (e.mapped == e.labels)[twin]
+    head_gain = gains.head_gains(e)[0]
+    numbers = {
+        "n_images": case.n,
+        "n_errors": s.n_errors,
+        "n_ties": a.n_ties,
+        "accuracy": 1 - s.n_errors / case.n,
+        "accuracy_refitted_head": float((e.refit == e.labels).mean()),
+        "head_gain": head_gain.gain,
+        "head_gain_interval": head_gain.interval,
+        "accuracy_vlm": a.class_validity.accuracy,
+        "n_judged": s.n_judged,
+        "head_share": s.head,
+        "head_share_interval": s.interval,
+        "head_share_oracle": s.oracle,
+        "head_share_swap": s.swap,
+        "kappa_oracle_swap": s.kappa,
+        "natural_head_share_oracle": float(natural.mean()) if len(natural) else None,
+        "map_r2": a.alignment.r2,
+        "map_mean_cosine": a.alignment.mean_cosine,
+        "map_zero_shot": a.alignment.zero_shot_map,
+        "n_valid_concepts": len(a.valid_concepts),
+        "n_concepts": len(case.concepts),
+    }
+    return dict(clean(numbers))

@@ -1,0 +1,107 @@
+"""The configuration of a run: one YAML file, or the same words on the command line."""
+
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from faultlens.concepts import describe_validation, read_yaml
+from faultlens.errors import InputError
+
+_PATHS = ("weights", "preprocess", "images", "features", "head", "concepts", "out")
+
+
+class RunConfig(BaseModel):
+    """What to debug, with what, and where the results go.
+
+    Attributes:
+        model: SPEC of the classifier, such as `onnx:net.onnx`.
+        weights: Weights of a `torch:` factory.
+        split_at: Where the head begins; None finds it.
+        preprocess: YAML with class names and preprocessing.
+        allow_pickle: Open weights that can run code.
+        images: Folder or CSV file.
+        split: Which split to analyse.
+        reference_split: Which split to fit on; None cross-fits within the analysed images.
+        limit: At most so many images, every class keeping its share.
+        features: Safetensors file that replaces model and images.
+        head: Head of the features' classifier.
+        classes: Class names, where the features do not name them.
+        vlm: SPEC of the vision-language model.
+        concepts: YAML with the concepts.
+        out: The session's folder.
+        batch_size: Images at once through a network.
+        max_failures: Share of files that may fail to decode.
+        max_pixels: Largest picture accepted.
+
+    Example:
+        >>> RunConfig(model="onnx:net.onnx", images="photos", vlm="offline",
+        ...           concepts="concepts.yaml", out="out").batch_size
+        32
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str | None = None
+    weights: Path | None = None
+    split_at: str | None = None
+    preprocess: Path | None = None
+    allow_pickle: bool = False
+    images: Path | None = None
+    split: str | None = None
+    reference_split: str | None = None
+    limit: int | None = Field(default=None, ge=1)
+    features: Path | None = None
+    head: Path | None = None
+    classes: tuple[str, ...] | None = None
+    vlm: str
+    concepts: Path
+    out: Path
+    batch_size: int = Field(default=32, ge=1)
+    max_failures: float = Field(default=0.01, ge=0, le=1)
+    max_pixels: int = Field(default=178_956_970, ge=1)
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if self.features is not None:
+            if self.model is not None or self.images is not None:
+                raise ValueError("features replace model and images; give one or the other")
+        elif self.model is None or self.images is None:
+            raise ValueError("model and images are both needed (or features instead of them)")
+        if self.split is not None and self.split == self.reference_split:
+            raise ValueError("split and reference_split must differ: they never share an image")
+        return self
+
+    @classmethod
+    def parse(cls, values: dict[str, Any], source: str) -> Self:
+        """Check values; InputError with the place and the nearest known key."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            if first["type"] == "missing":
+                name = str(first["loc"][0])
+                raise InputError(f"{source}: {name} must be given; add {_hint(name)}") from error
+            message = describe_validation(error, cls).replace("'file' is wrong: Value error, ", "")
+            raise InputError(f"{source}: {message}") from error
+
+    @classmethod
+    def read(cls, path: Path, **overrides: Any) -> Self:
+        """Read a YAML file; its paths count from its own folder, those of `overrides` do not.
+
+        Args:
+            path: The file.
+            overrides: Values that win over the file's; None is ignored.
+        """
+        data = read_yaml(path)
+        if not isinstance(data, dict):
+            raise InputError(f"{path} must be a mapping of settings, got {type(data).__name__}")
+        for key in _PATHS:
+            if isinstance(data.get(key), str):
+                data[key] = path.parent / data[key]
+        given = {k: v for k, v in overrides.items() if v is not None}
+        return cls.parse(data | given, str(path))
+
+
+def _hint(name: str) -> str:
+    return f"--{name.replace('_', '-')} or '{name}:' in the configuration file"

@@ -1,0 +1,165 @@
+"""Features instead of a model: embeddings, logits and labels that the user already has."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faultlens.analysis import N_FOLDS, Measurements
+from faultlens.arrays import Array, FloatArray, check_array
+from faultlens.data.duplicates import folds
+from faultlens.errors import InputError, nearest
+from faultlens.files import load_arrays, sha256_file
+from faultlens.measure import Measured
+from faultlens.models.head import Head
+from faultlens.vlm.backend import VlmBackend
+from faultlens.vlm.labels import PrecomputedBridge
+
+_KNOWN = ("embedding", "logits", "label", "vlm_embedding", "vlm_logits")
+
+
+def measure_features(
+    path: Path,
+    vlm: VlmBackend,
+    *,
+    head: Path | None = None,
+    classes: Sequence[str] | None = None,
+    limit: int | None = None,
+) -> Measured:
+    """Read a features file; see `INTERFACE` of the docs for its arrays.
+
+    Args:
+        path: Safetensors with `embedding` (N, D), `logits` (N, K), `label` (N,), and one of
+            `vlm_embedding` (N, E) or `vlm_logits` (N, K').
+        vlm: Gives the text side; with `vlm_logits` it encodes the label names as well.
+        head: Optional safetensors with `weight` (K, D) and `bias` (K,), checked against the logits.
+        classes: K names, if the file's metadata has no `class_names`.
+        limit: Use the first so many rows.
+
+    Raises:
+        InputError: An array is missing, of the wrong shape, not finite, or does not match.
+    """
+    arrays, metadata = load_arrays(path)
+    for name in arrays:
+        if name not in _KNOWN:
+            raise InputError(f"{path} has an unknown array '{name}'; {nearest(name, _KNOWN)}")
+    for name in _KNOWN[:3]:
+        if name not in arrays:
+            raise InputError(
+                f"{path} must have the arrays embedding, logits and label, got no '{name}'; "
+                f"it has {', '.join(sorted(arrays))}"
+            )
+    arrays = {name: a[:limit] for name, a in arrays.items()}
+    z = check_array(arrays["embedding"], "N D", name="embedding").astype(np.float32)
+    logits = check_array(arrays["logits"], "N K", name="logits").astype(np.float32)
+    labels = check_array(arrays["label"], "N", name="label", kind="int").astype(np.int64)
+    names = _class_names(path, metadata, classes, logits.shape[1], "class_names", "classes")
+    if not len(z) == len(logits) == len(labels):
+        raise InputError(
+            f"{path}: embedding, logits and label must have one row an image, got "
+            f"{len(z)}, {len(logits)} and {len(labels)}"
+        )
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise InputError(
+            f"{path}: label must lie in [0, {logits.shape[1]}), the classes of the head, got "
+            f"{labels.min()} to {labels.max()}"
+        )
+    weight = _checked_head(head, z, logits) if head is not None else None
+    digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in z]
+    _, groups = np.unique(np.array(digests), return_inverse=True)
+    return Measured(
+        measurements=Measurements(
+            embeddings=z,
+            logits=logits,
+            labels=labels,
+            vlm_embeddings=_vlm_embeddings(path, arrays, metadata, names, vlm),
+            folds=folds(digests, groups, N_FOLDS),
+            is_reference=np.zeros(len(z), bool),
+        ),
+        names=tuple(f"row[{i}]" for i in range(len(z))),
+        classes=names,
+        source=None,
+        slices={},
+        head_weight=weight,
+        is_independent=_is_independent(arrays, z),
+        facts={
+            "features": {"file": path.name, "sha256": sha256_file(path), "n": len(z)},
+            "vlm": {"name": vlm.name, "content_hash": vlm.content_hash, "dimension": vlm.dimension},
+        },
+    )
+
+
+def _class_names(
+    path: Path, metadata: dict[str, str], given: Sequence[str] | None, n: int, key: str, option: str
+) -> tuple[str, ...]:  # fmt: skip
+    names: Any = given
+    if names is None and key in metadata:
+        try:
+            names = json.loads(metadata[key])
+        except json.JSONDecodeError:
+            names = metadata[key].split(",")
+    if names is None:
+        raise InputError(
+            f"{path} must name its classes, got none; add '{key}' (a JSON list) to its metadata, "
+            f"or '{option}:' to the configuration"
+        )
+    if len(names) != n:
+        raise InputError(f"{path}: {option} must be {n} names, one a logit, got {len(names)}")
+    return tuple(str(name).strip() for name in names)
+
+
+def _checked_head(path: Path, z: FloatArray, logits: FloatArray) -> FloatArray | None:
+    head = Head.load(path)
+    if (head.dimension, head.n_classes) != (z.shape[1], logits.shape[1]):
+        raise InputError(
+            f"head must map {z.shape[1]} dimensions to {logits.shape[1]} classes, got "
+            f"{head.dimension} to {head.n_classes}; use the head of the same model"
+        )
+    again = head(z)
+    agree = float((again.argmax(axis=1) == logits.argmax(axis=1)).mean())
+    # Features are often stored in half precision, so near ties may differ.
+    if agree < 0.99:
+        raise InputError(
+            f"head must give the stored logits, but only {agree:.0%} of the predictions agree; "
+            "use the head of the same model"
+        )
+    return head.weight if head.is_linear else None
+
+
+def _vlm_embeddings(
+    path: Path, arrays: dict[str, Array], metadata: dict[str, str],
+    classes: tuple[str, ...], vlm: VlmBackend,
+) -> FloatArray:  # fmt: skip
+    n = len(arrays["embedding"])
+    if "vlm_embedding" in arrays:
+        v = check_array(arrays["vlm_embedding"], "N E", name="vlm_embedding").astype(np.float32)
+        if v.shape != (n, vlm.dimension):
+            raise InputError(
+                f"{path}: vlm_embedding must be ({n}, {vlm.dimension}) for '{vlm.name}', got "
+                f"{v.shape}; use the VLM that made it"
+            )
+        return v
+    if "vlm_logits" not in arrays:
+        raise InputError(f"{path} must have vlm_embedding or vlm_logits; add one of them")
+    logits = check_array(arrays["vlm_logits"], "N K", name="vlm_logits").astype(np.float32)
+    if len(logits) != n:
+        raise InputError(f"{path}: vlm_logits must have {n} rows, got {len(logits)}")
+    labels = _class_names(
+        path, metadata, classes if logits.shape[1] == len(classes) else None,
+        logits.shape[1], "vlm_class_names", "vlm_classes",
+    )  # fmt: skip
+    return PrecomputedBridge(vlm, labels).embed(logits)
+
+
+def _is_independent(arrays: dict[str, Array], z: FloatArray) -> bool:
+    """Whether the VLM's numbers are more than a linear function of the classifier's embedding."""
+    target = arrays.get("vlm_logits", arrays.get("vlm_embedding"))
+    if target is None or len(z) <= 2 * z.shape[1]:
+        return True
+    x = np.c_[z, np.ones(len(z), z.dtype)].astype(np.float64)
+    y = target.astype(np.float64)
+    rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]
+    return bool((rest**2).sum() > 1e-3 * ((y - y.mean(axis=0)) ** 2).sum())

@@ -1,0 +1,228 @@
+"""Is there a fault at all, and in which module? Paired tests on groups of images.
+
+Natural errors exist in every model. A fault is an error rate that something better removes: a head
+refitted on the same embeddings (head fault), or another encoder, the VLM's, that no linear head on
+this encoder can match (encoder fault); or one class or subclass far behind the others.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from faultlens.arrays import BoolArray, FloatArray, IntArray
+from faultlens.heatmaps import MIN_IMAGES
+from faultlens.localize.verdict import Evidence
+from faultlens.stats import fisher_exact, holm, mcnemar_exact, newcombe, paired_gain
+
+LEVEL = 0.05
+#: The lower 95 % bound of a gain or gap must exceed these; less is not worth a person's day.
+MIN_HEAD_GAIN = 0.02
+MIN_ENCODER_GAP = 0.05
+MIN_CLASS_GAIN = 0.05
+MIN_SLICE_GAP = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Gain:
+    """What a better predictor would bring in one group of images.
+
+    Attributes:
+        subject: None for all images, else a class index.
+        gained: Images only the better one gets right.
+        lost: Images only the present one gets right.
+        n: Images compared.
+        gain: `(gained - lost) / n`.
+        interval: 95 % interval of the gain.
+        p_value: Exact McNemar test, after Holm over the family.
+        is_fault: Significant, and the lower bound exceeds the least gain worth reporting.
+    """
+
+    subject: int | None
+    gained: int
+    lost: int
+    n: int
+    gain: float
+    interval: tuple[float, float]
+    p_value: float
+    is_fault: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """One group's error rate against its complement.
+
+    Attributes:
+        subject: The group's name.
+        n: Images of the group.
+        n_errors: Errors among them.
+        rest: Error rate of the complement.
+        gap: Difference of the rates.
+        interval: 95 % interval of the gap.
+        p_value: Fisher's exact test, after Holm over the family.
+        is_fault: As in `Gain`.
+    """
+
+    subject: str
+    n: int
+    n_errors: int
+    rest: float
+    gap: float
+    interval: tuple[float, float]
+    p_value: float
+    is_fault: bool = False
+
+
+def _gains(
+    better: BoolArray, present: BoolArray, groups: Mapping[int | None, BoolArray], least: float
+) -> list[Gain]:
+    found = []
+    for subject, group in groups.items():
+        gained = int((group & better & ~present).sum())
+        lost = int((group & present & ~better).sum())
+        n = int(group.sum())
+        gain, low, high = paired_gain(gained, lost, n)
+        found.append(Gain(subject, gained, lost, n, gain, (low, high), mcnemar_exact(gained, lost)))
+    adjusted = holm(np.array([g.p_value for g in found]))
+    return [
+        replace(
+            g,
+            p_value=float(p),
+            is_fault=bool(p <= LEVEL)
+            and g.n >= MIN_IMAGES
+            and g.interval[0] > (least if g.subject is None else MIN_CLASS_GAIN),
+        )
+        for g, p in zip(found, adjusted, strict=True)
+    ]
+
+
+def _groups(e: Evidence, other: IntArray, classes: IntArray) -> dict[int | None, BoolArray]:
+    """All images, and for each class those that truth or either predictor calls so.
+
+    A class's group holds its false alarms too, so trading precision for recall gains nothing.
+    """
+    groups: dict[int | None, BoolArray] = {None: np.ones(len(e.labels), bool)}
+    for k in classes:
+        groups[int(k)] = (e.labels == k) | (e.predictions == k) | (other == k)
+    return groups
+
+
+def head_gains(e: Evidence) -> list[Gain]:
+    """Gain of the refitted head over the shipped one: all images first, then each class.
+
+    Each image is predicted by a head that was fitted without it.
+    """
+    present = np.unique(e.labels)
+    return _gains(e.refit == e.labels, ~e.is_error, _groups(e, e.refit, present), MIN_HEAD_GAIN)
+
+
+def encoder_gaps(e: Evidence, class_is_valid: BoolArray) -> list[Gain]:
+    """Gain of the VLM's zero-shot answer over the best linear head on this encoder.
+
+    The best head is the shipped or the refitted one, whichever is right more often, so that a
+    broken head is not blamed on the encoder. Only classes that the VLM knows are asked.
+    """
+    best = e.refit if (e.refit == e.labels).sum() >= (~e.is_error).sum() else e.predictions
+    judged = class_is_valid[e.labels]
+    groups = {k: g & judged for k, g in _groups(e, e.vlm, np.flatnonzero(class_is_valid)).items()}
+    return _gains(e.vlm == e.labels, best == e.labels, groups, MIN_ENCODER_GAP)
+
+
+def meaning_is_kept(e: Evidence) -> tuple[float, float, float, bool]:
+    """Does the embedding of the errors that a refitted head repairs carry the right meaning?
+
+    A refit also adapts to a broken or shifted encoder. It speaks against the shipped head only if
+    the oracle finds the right meaning in the repaired errors about as often as in correct images,
+    and not as seldom as in the errors that stay: nearer to the first rate than to the second.
+
+    Returns:
+        Rate of oracle-right among repaired errors, correct images, remaining errors (NaN where
+        there are none), and whether the first is nearer to the second.
+    """
+    right = (e.mapped == e.labels) & e.is_gated
+    fixed = e.refit == e.labels
+
+    def rate(group: BoolArray) -> float:
+        group = group & e.is_gated
+        return float(right[group].mean()) if group.any() else float("nan")
+
+    repaired, correct, remaining = rate(e.is_error & fixed), rate(~e.is_error), rate(~fixed)
+    middle = (correct + (remaining if np.isfinite(remaining) else 0.0)) / 2
+    return repaired, correct, remaining, bool(repaired >= middle)
+
+
+def rate_gaps(
+    groups: Mapping[str, tuple[BoolArray, BoolArray]], is_error: BoolArray, least: float
+) -> list[Gap]:
+    """Compare each group's error rate with its complement's.
+
+    Args:
+        groups: name -> (group, complement), masks over the images.
+        is_error: (N,).
+        least: The gap's lower bound must exceed this for a fault.
+    """
+    counts = [
+        (int((g & is_error).sum()), int(g.sum()), int((r & is_error).sum()), int(r.sum()))
+        for g, r in groups.values()
+    ]
+    if not counts:
+        return []
+    s1, n1, s2, n2 = np.array(counts).T
+    p = holm(fisher_exact(s1, n1, s2, n2))
+    low, high = newcombe(s1, n1, s2, n2)
+    found = []
+    for i, name in enumerate(groups):
+        rest = float(s2[i] / max(n2[i], 1))
+        gap = float(s1[i] / max(n1[i], 1)) - rest
+        is_fault = bool(p[i] <= LEVEL and n1[i] >= MIN_IMAGES and low[i] > least)
+        found.append(
+            Gap(name, int(n1[i]), int(s1[i]), rest, gap, (float(low[i]), float(high[i])),
+                float(p[i]), is_fault)
+        )  # fmt: skip
+    return found
+
+
+def class_gaps(e: Evidence, classes: tuple[str, ...]) -> list[Gap]:
+    """Each class's error rate against all other classes together."""
+    groups = {
+        name: (e.labels == k, e.labels != k)
+        for k, name in enumerate(classes)
+        if (e.labels == k).any()
+    }
+    return rate_gaps(groups, e.is_error, MIN_SLICE_GAP)
+
+
+def slice_gaps(e: Evidence, slices: Mapping[str, BoolArray]) -> list[Gap]:
+    """Each named slice against the other images of the classes it occurs in."""
+    groups = {}
+    for name, group in slices.items():
+        rest = np.isin(e.labels, np.unique(e.labels[group])) & ~group
+        if group.any() and rest.any():
+            groups[name] = (group, rest)
+    return rate_gaps(groups, e.is_error, MIN_SLICE_GAP)
+
+
+def dead_dimensions(embeddings: FloatArray, weight: FloatArray | None) -> list[int]:
+    """Return embedding dimensions that never change although the head listens to them.
+
+    Training drives the weights of a dimension that is always constant towards zero, so a constant
+    one with ordinary weights broke after the head was trained.
+
+    Args:
+        embeddings: (N, D).
+        weight: (K, D) of a linear head; None if the head is not linear or not known.
+
+    Example:
+        >>> z = np.array([[0.0, 1.0], [0.0, 2.0]])
+        >>> dead_dimensions(z, np.array([[0.5, 1.0], [-0.5, 0.0]]))
+        [0]
+    """
+    if weight is None:
+        return []
+    constant = embeddings.max(axis=0) == embeddings.min(axis=0)
+    # Only differences between rows reach the prediction.
+    listens = np.linalg.norm(weight - weight.mean(axis=0), axis=0)
+    if constant.all():
+        return [int(d) for d in np.flatnonzero(listens > 0)]
+    usual = float(np.median(listens[~constant]))
+    return [int(d) for d in np.flatnonzero(constant & (listens > 0.25 * usual))]

@@ -1,0 +1,238 @@
+"""Measure: images through both models, into stores that survive a kill; or features from a file."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faultlens.analysis import N_FOLDS, Measurements
+from faultlens.arrays import BoolArray, FloatArray
+from faultlens.concepts import TextEncoder
+from faultlens.data.duplicates import duplicate_groups, folds, signature
+from faultlens.data.images import ImageSource
+from faultlens.data.scan import check_failures
+from faultlens.embeddings.extract import Encoder, extract
+from faultlens.embeddings.store import EmbeddingStore
+from faultlens.errors import InputError, StoreError
+from faultlens.files import load_arrays, save_arrays
+from faultlens.models.classifier import Classifier
+from faultlens.vlm.backend import VlmBackend
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measured:
+    """Measurements with what is known about the images besides.
+
+    Attributes:
+        measurements: Of the N images that could be read.
+        names: N names.
+        classes: K names.
+        source: The same N images, None for features.
+        slices: name -> (N,) images of a subclass, or with an attribute.
+        head_weight: (K, D) of a linear head, None if unknown.
+        is_independent: Whether classifier and VLM have different encoders.
+        failures: Files that could not be read, with the reason.
+        facts: For the run's description.
+        warnings: Sentences the user should read.
+    """
+
+    measurements: Measurements
+    names: tuple[str, ...]
+    classes: tuple[str, ...]
+    source: ImageSource | None
+    slices: Mapping[str, BoolArray]
+    head_weight: FloatArray | None
+    is_independent: bool
+    failures: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def select(
+    source: ImageSource, split: str | None, reference: str | None
+) -> tuple[ImageSource, BoolArray]:
+    """Return the images of both splits and which of them are reference.
+
+    Raises:
+        InputError: The images have splits but none is named, or an unknown one is.
+    """
+    if source.splits is None:
+        if split or reference:
+            raise InputError(
+                f"split must not be given, got '{split or reference}': these images have none; "
+                "arrange them as <split>/<class>/… or leave the option out"
+            )
+        return source, np.zeros(len(source), bool)
+    if split is None:
+        known = ", ".join(sorted(set(source.splits)))
+        raise InputError(f"split must be one of {known}, got none; add --split")
+    chosen = {split} | ({reference} if reference else set())
+    for name in chosen:
+        source.split(name)  # refuses an unknown name with the nearest ones
+    rows = np.flatnonzero([s in chosen for s in source.splits])
+    return source.select(rows), np.array([source.splits[i] == reference for i in rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """How images are read.
+
+    Attributes:
+        batch_size: Images at once through a network.
+        max_failures: Share of files that may fail.
+        max_pixels: Largest picture accepted.
+    """
+
+    batch_size: int = 32
+    max_failures: float = 0.01
+    max_pixels: int = 178_956_970
+
+
+def measure_images(
+    model: Classifier,
+    vlm: VlmBackend,
+    images: tuple[ImageSource, BoolArray],
+    folder: Path,
+    settings: Extraction,
+    progress: Progress | None = None,
+) -> Measured:
+    """Run both models over the images, resuming what is already stored.
+
+    Args:
+        model: The classifier.
+        vlm: The vision-language model.
+        images: N images with the model's labels, and which of them are reference.
+        folder: Where the stores go.
+        settings: How images are read.
+        progress: Called as `progress(stage, done, total)`.
+
+    Raises:
+        InputError: Too many files fail, a picture is too large, or a model gives no numbers.
+    """
+    source, is_reference = images
+    report = progress or (lambda stage, done, total: None)
+    scan = source.scan(settings.max_pixels, partial(report, "reading files"))
+    check_failures(scan.failures, len(source), settings.max_failures)
+    widths = {"embedding": model.dimension, "logits": len(model.class_names)}
+    of_model = _store(
+        model, widths, source, folder / f"model-{_digest(model.content_hash, *scan.digests)[:12]}",
+        settings.batch_size, partial(report, "classifier"), with_signature=True,
+    )  # fmt: skip
+    of_vlm = _store(
+        vlm, {"embedding": vlm.dimension}, source,
+        folder / f"vlm-{_digest(vlm.content_hash, *scan.digests)[:12]}",
+        settings.batch_size, partial(report, "vision-language model"),
+    )  # fmt: skip
+    failures = scan.failures | of_model.failures | of_vlm.failures
+    check_failures(failures, len(source), settings.max_failures)
+    good = np.array([i for i in range(len(source)) if i not in failures])
+    digests = [scan.digests[i] for i in good]
+    groups = duplicate_groups(digests, of_model.column("signature")[good])
+    # Near-duplicates of analysed images are no independent reference.
+    leaked = is_reference[good] & np.isin(groups, groups[~is_reference[good]])
+    rows, kept = good[~leaked], source.select(good[~leaked])
+    shared = len(model.tensor_hashes & vlm.tensor_hashes) / max(len(model.tensor_hashes), 1)
+    return Measured(
+        measurements=Measurements(
+            embeddings=of_model.column("embedding")[rows],
+            logits=of_model.column("logits")[rows],
+            labels=kept.labels,
+            vlm_embeddings=of_vlm.column("embedding")[rows],
+            folds=folds(digests, groups, N_FOLDS)[~leaked],
+            is_reference=is_reference[rows],
+            attributes=kept.attributes,
+        ),
+        names=kept.names,
+        classes=model.class_names,
+        source=kept,
+        slices=_slices(kept),
+        head_weight=model.head.weight if model.head.is_linear else None,
+        is_independent=shared < 0.5,
+        failures={source.names[i]: why for i, why in failures.items()},
+        facts=_facts(model, vlm, kept) | {"n_near_duplicates": len(good) - len(np.unique(groups))},
+        warnings=_warnings(kept, int(leaked.sum())),
+    )
+
+
+def _store(  # noqa: PLR0913, PLR0917 (one call a model)
+    encoder: Encoder,
+    widths: Mapping[str, int],
+    source: ImageSource,
+    folder: Path,
+    batch_size: int,
+    progress: Callable[[int, int], None],
+    with_signature: bool = False,
+) -> EmbeddingStore:
+    columns: dict[str, tuple[int, Any]] = {n: (w, "float32") for n, w in widths.items()}
+    if with_signature:
+        columns["signature"] = (56, "uint8")
+    extras = {"signature": signature} if with_signature else {}
+    with EmbeddingStore.create_or_open(folder, folder.name, len(source), columns) as store:
+        extract(encoder, source, store, batch_size=batch_size, extras=extras, progress=progress)
+        return store
+
+
+def _facts(model: Classifier, vlm: VlmBackend, source: ImageSource) -> dict[str, Any]:
+    return {
+        "model": {
+            "name": model.name,
+            "content_hash": model.content_hash,
+            "dimension": model.dimension,
+            "preprocessing": model.preprocessing.model_dump(mode="json"),
+        },
+        "vlm": {"name": vlm.name, "content_hash": vlm.content_hash, "dimension": vlm.dimension},
+        "images": {"root": source.root, "n": len(source)},
+    }
+
+
+def _warnings(source: ImageSource, n_leaked: int) -> tuple[str, ...]:
+    said = []
+    if source.classes_without_images:
+        names = ", ".join(source.classes_without_images)
+        said.append(f"no images of {names}: nothing is said about them")
+    if n_leaked:
+        said.append(f"{n_leaked} reference images left out: near-duplicates of analysed ones")
+    return tuple(said)
+
+
+def _slices(source: ImageSource) -> dict[str, BoolArray]:
+    """Subclasses and attributes as masks; a subclass that is a whole class says nothing new."""
+    found: dict[str, BoolArray] = {}
+    for name in sorted(set(source.subclasses or ()) - {""}):
+        group = np.array([s == name for s in source.subclasses or ()])
+        labels = np.unique(source.labels[group])
+        if not all(group[source.labels == k].all() for k in labels):
+            title = f"{name} ({', '.join(source.class_names[k] for k in labels)})"
+            found[title] = group
+    for name, values in source.attributes.items():
+        found[f"images with {name}"] = values == 1
+        found[f"images without {name}"] = values == 0
+    return found
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def cached_text(vlm_hash: str, encode_text: TextEncoder, folder: Path) -> TextEncoder:
+    """Return a text encoder that keeps what it encoded, by content, in a folder."""
+
+    def encode(texts: Sequence[str]) -> FloatArray:
+        path = folder / f"text-{_digest(vlm_hash, *texts)[:12]}.safetensors"
+        if path.exists():
+            # A damaged copy is only a cache: it is made again.
+            with suppress(StoreError, KeyError):
+                return load_arrays(path)[0]["embedding"]
+        vectors = np.asarray(encode_text(texts), np.float32)
+        save_arrays(path, {"embedding": vectors})
+        return vectors
+
+    return encode
