@@ -128,6 +128,14 @@ class ConceptFile(BaseModel):
                     )
         return parsed
 
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Refuse a file that speaks of a class the model does not have."""
+        for name in self.classes:
+            if name not in classes:
+                raise InputError(
+                    f"concepts file names an unknown class '{name}'; {nearest(name, classes)}"
+                )
+
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Read a YAML file; InputError where it is missing, not YAML or not of this form."""
@@ -199,11 +207,7 @@ class Vocabulary:
         Raises:
             InputError: The file speaks of a class that the model does not have.
         """
-        for name in file.classes:
-            if name not in classes:
-                raise InputError(
-                    f"concepts file names an unknown class '{name}'; {nearest(name, classes)}"
-                )
+        file.check_classes(classes)
         prompts = {c: prompts_of(e, file.templates) for c, e in file.concepts.items()}
         names = {
             k: (*(file.classes[k].names if k in file.classes else ()),) or (k,) for k in classes

@@ -1,0 +1,42 @@
+# The README's commands. Needs Python >= 3.11, pip and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: test check lint types contracts bench clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $(STAMP)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -q
+
+# Shapes in annotations are executed: every call in the tests checks them.
+shapes: $(STAMP)
+	$(BIN)/python -m pytest -q --jaxtyping-packages=faultlens,beartype.beartype -m "not offline and not browser" tests
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/mypy
+
+contracts: $(STAMP)
+	$(BIN)/lint-imports
+
+check: lint types contracts test
+
+bench-%: $(STAMP)
+	mkdir -p build/bench
+	$(BIN)/python benchmarks/$*.py --json build/bench/$*.json
+
+bench: $(STAMP)
+	mkdir -p build/bench
+	for b in benchmarks/*.py; do n=$$(basename $$b .py); $(BIN)/python $$b --quick --json build/bench/$$n.json || exit 1; done
+
+clean:
+	rm -rf $(VENV) build dist

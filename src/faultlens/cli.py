@@ -1,0 +1,241 @@
+"""The command line: one thin command a stage. Results go to stdout, all else to stderr."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)  # fmt: skip
+
+from faultlens.errors import FaultlensError, InsufficientDataError
+
+app = typer.Typer(
+    name="faultlens",
+    help="Debug a trained image classifier in words.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_err = Console(stderr=True, highlight=False)
+_out = Console(highlight=False, soft_wrap=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+_MARK = {"fault": "[bold red]✗[/]", "notice": "[yellow]•[/]"}
+_STATUS = {
+    "clean": "[bold green]no fault found[/]",
+    "fault": "[bold red]fault found[/]",
+    "unknown": "[bold yellow]unknown[/]",
+}
+
+
+def _version(value: bool) -> None:
+    if value:
+        from importlib.metadata import version  # noqa: PLC0415 (only when asked)
+
+        typer.echo(f"faultlens {version('faultlens')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Debug a trained image classifier in words.
+
+    Exit codes: 0 clean, 1 fault found, 2 wrong input, 3 unknown.
+    """
+
+
+@contextmanager
+def _errors(debug: bool) -> Iterator[None]:
+    """Turn mistakes into one clear message and an exit code; a bug keeps its traceback."""
+    try:
+        yield
+    except FaultlensError as error:
+        if debug:
+            raise
+        _err.print(f"[bold red]error:[/] {escape(str(error))}")
+        raise typer.Exit(3 if isinstance(error, InsufficientDataError) else 2) from error
+    except KeyboardInterrupt as error:
+        _err.print("stopped; finished shards are kept, the same command goes on from there")
+        raise typer.Exit(130) from error
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
+    if quiet:
+        yield None
+        return
+    columns = (
+        TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(),
+        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=_err) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield report
+
+
+@app.command(no_args_is_help=True)
+def debug(
+    out: Annotated[Path | None, typer.Option(help="The session's folder.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="faultlens.yaml; options win over it.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="onnx:FILE, torch:MODULE:FACTORY …")] = None,
+    images: Annotated[Path | None, typer.Option(help="Folder or CSV file.")] = None,
+    vlm: Annotated[str | None, typer.Option(help="offline, bridge:FILE.yaml …")] = None,
+    concepts: Annotated[Path | None, typer.Option(help="YAML with the concepts.")] = None,
+    split: Annotated[str | None, typer.Option(help="Split to analyse.")] = None,
+    reference_split: Annotated[
+        str | None, typer.Option(help="Split to fit on; cross-fitting without it.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of a torch: factory.")] = None,
+    split_at: Annotated[
+        str | None, typer.Option(help="Tensor or module where the head begins.")
+    ] = None,
+    preprocess: Annotated[
+        Path | None, typer.Option(help="YAML with class names and preprocessing.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Embeddings, logits, labels instead of model and images.")
+    ] = None,
+    head: Annotated[Path | None, typer.Option(help="The features' head (weight, bias).")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Images at once through a network.")
+    ] = None,
+    max_failures: Annotated[
+        float | None, typer.Option(help="Share of files that may fail to decode (0.01).")
+    ] = None,
+    allow_pickle: Annotated[
+        bool, typer.Option("--allow-pickle", help="Open weights that can run code.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    show_traceback: Debug = False,
+) -> None:
+    """Find out where a classifier goes wrong, which part is at fault and why.
+
+    Example:
+
+      faultlens debug --model onnx:net.onnx --preprocess net.yaml --images photos/ --split test
+      --vlm offline --concepts concepts.yaml --out out/
+    """
+    given = {
+        "model": model, "images": images, "vlm": vlm, "concepts": concepts, "out": out,
+        "split": split, "reference_split": reference_split, "weights": weights,
+        "split_at": split_at, "preprocess": preprocess, "features": features, "head": head,
+        "limit": limit, "batch_size": batch_size, "max_failures": max_failures,
+        "allow_pickle": allow_pickle or None,
+    }  # fmt: skip
+    with _errors(show_traceback):
+        from faultlens import session  # noqa: PLC0415 (--help must be quick)
+        from faultlens.config import RunConfig  # noqa: PLC0415
+
+        if config is not None:
+            settings = RunConfig.read(config, **given)
+        else:
+            settings = RunConfig.parse(
+                {k: v for k, v in given.items() if v is not None}, "command line"
+            )
+        with _progress(quiet) as report:
+            result = session.DebugSession.run_config(settings, report)
+    if as_json:
+        _print_json(session.as_json(result))
+    else:
+        _show(result)
+    raise typer.Exit(result.exit_code)
+
+
+def _print_json(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _show(result: Any) -> None:
+    _out.print(f"{_STATUS[result.status]}  {escape(result.headline)}\n")
+    for f in result.findings:
+        low, high = f.interval
+        _out.print(f"{_MARK[f.severity]} {escape(f.claim)}")
+        if f.severity == "fault":
+            _out.print(
+                f"  [dim]{escape(str(f.evidence['statistic']))} {f.statistic:.2f} "
+                f"\\[{low:.2f}, {high:.2f}], n = {f.n}, confidence {f.confidence:.2f}[/]"
+            )
+            _out.print(f"  → {escape(f.advice)}")
+    _out.print(f"\nreport: {result.folder / 'report.html'}")
+
+
+@app.command(no_args_is_help=True)
+def explain(
+    folder: Annotated[Path, typer.Argument(help="A session's folder.")],
+    images: Annotated[list[str], typer.Argument(help="Names of the run's images, or files.")],
+    as_json: Json = False,
+    show_traceback: Debug = False,
+) -> None:
+    """Explain images: prediction, concepts, how they compare with their class, verdict.
+
+    Example:
+
+      faultlens explain out/ test/ship/ketch_0012.jpg
+    """
+    with _errors(show_traceback):
+        from faultlens import session  # noqa: PLC0415
+
+        opened = session.DebugSession.open(folder)
+        explanations = [opened.explain(image) for image in images]
+    if as_json:
+        _print_json(session.explanation_json(explanations))
+        return
+    for e in explanations:
+        _show_explanation(e)
+
+
+def _show_explanation(e: Any) -> None:
+    truth = f", labelled [bold]{escape(e.label)}[/]" if e.label is not None else ""
+    _out.print(f"[bold]{escape(e.image)}[/]")
+    _out.print(f"  predicted [bold]{escape(e.prediction)}[/] ({e.confidence:.0%}){truth}")
+    if e.verdict is not None:
+        _out.print(f"  verdict: [bold]{e.verdict}[/]")
+    strongest = list(e.strengths.items())
+    _out.print("  strongest: " + ", ".join(f"{escape(c)} {s:+.3f}" for c, s in strongest[:5]))
+    _out.print("  weakest: " + ", ".join(f"{escape(c)} {s:+.3f}" for c, s in strongest[-5:]))
+    for name, value in (
+        ("correctly", e.similarity_correct),
+        ("wrongly", e.similarity_incorrect),
+    ):
+        shown = "too few to compare" if value is None else f"{value:+.2f}"
+        _out.print(f"  similarity to images {name} predicted {escape(e.prediction)}: {shown}")
+    for pair in e.contradictions:
+        _out.print(
+            f"  against {escape(e.prediction)}: {escape(pair.stronger)} > {escape(pair.weaker)}, "
+            f"so in {pair.usual:.0%} of its correct images"
+        )
+
+
+def main() -> None:
+    """Entry point of the command `faultlens`."""
+    app()

@@ -1,0 +1,149 @@
+"""What all adapters share: the facts of a model, its hashes, and `encode` in any batch size."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from faultlens.arrays import Array, FloatArray, check_array
+from faultlens.errors import InputError, ShapeError
+from faultlens.models.chain import Cut
+from faultlens.models.description import ModelDescription
+
+InputShape = tuple[int | None, ...]
+
+_MIN_HASHED = 64
+
+
+class CannotRunError(InputError):
+    """The network failed on a batch, usually because of its size."""
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Facts:
+    """What an adapter found out about a model.
+
+    Attributes:
+        name: Shown in reports.
+        digest: A hash of the weights, before split and preprocessing.
+        description: Class names and preprocessing.
+        cut: Where the head begins.
+        encoder_hashes: See `tensor_hashes`, of the encoder's weights.
+        input_shape: Of the network's input, None where it may vary.
+        is_half: Whether the network computes in half precision.
+    """
+
+    name: str
+    digest: str
+    description: ModelDescription
+    cut: Cut
+    encoder_hashes: frozenset[str]
+    input_shape: InputShape = (None, None, None, None)
+    is_half: bool = False
+
+
+class SplitClassifier(ABC):
+    """A `Classifier` whose subclass only runs one batch.
+
+    Attributes:
+        name: Shown in reports.
+        content_hash: SHA-256 over weights, split and preprocessing.
+        class_names: K names, in the order of the logits.
+        preprocessing: How pictures become inputs.
+        dimension: D, length of the embedding.
+        head: The part after the embedding; `head(embedding)` equals the logits.
+        tensor_hashes: See `tensor_hashes`.
+        split: Name of the tensor, graph node or module at which the head begins.
+        notes: What a reader should know about how the model was cut.
+        input_shape: Of the network's input, None where it may vary.
+        tolerance: Difference that the model's precision explains, relative to the largest value.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        self.name = facts.name
+        self.class_names = facts.description.classes
+        self.preprocessing = facts.description.preprocessing
+        self.head = facts.cut.head
+        self.dimension = self.head.dimension
+        self.tensor_hashes = facts.encoder_hashes
+        self.split = facts.cut.embedding
+        self.notes = facts.cut.notes
+        self.input_shape = facts.input_shape
+        self.tolerance = 1e-2 if facts.is_half else 1e-4
+        parts = "\n".join([facts.digest, self.split, self.preprocessing.content_hash])
+        self.content_hash = hashlib.sha256(parts.encode()).hexdigest()
+
+    @abstractmethod
+    def _run(self, batch: FloatArray) -> tuple[Array, Array]:
+        """Return embedding and logits of a batch that has the model's own batch size."""
+
+    def prepare(self, image: Image.Image) -> FloatArray:
+        """Return one RGB picture as the network's input (thread-safe)."""
+        return self.preprocessing(image)
+
+    def encode(self, batch: FloatArray) -> dict[str, FloatArray]:
+        """Run the network on prepared pictures.
+
+        Args:
+            batch: (N, 3, H, W) or (N, H, W, 3), as `prepare` gives them.
+
+        Returns:
+            `embedding` (N, D) and `logits` (N, K), float32.
+
+        Raises:
+            InputError: The batch does not fit the model, or the result is not finite.
+        """
+        x = check_array(batch, "N C H W", name="batch").astype(np.float32, copy=False)
+        self._check_shape(x)
+        size = self.input_shape[0] or len(x)
+        parts = [self._run_padded(x[i : i + size], size) for i in range(0, len(x), size)]
+        embedding, logits = (np.concatenate(p) for p in zip(*parts, strict=True))
+        return {
+            "embedding": check_array(embedding, "N D", name="embedding"),
+            "logits": check_array(logits, "N K", name="logits"),
+        }
+
+    def _run_padded(self, x: FloatArray, size: int) -> tuple[FloatArray, FloatArray]:
+        n = len(x)
+        full = np.concatenate([x, np.repeat(x[-1:], size - n, axis=0)]) if n < size else x
+        embedding, logits = self._run(full)
+        if {len(embedding), len(logits)} != {size}:
+            raise InputError(
+                f"split_at must name a tensor with one row for each of the {size} pictures, got "
+                f"shape {embedding.shape} at '{self.split}' of {self.name}; choose another split_at"
+            )
+        return _rows(embedding)[:n], _rows(logits)[:n]
+
+    def _check_shape(self, x: FloatArray) -> None:
+        fixed = self.input_shape[1:]
+        if any(want not in (None, got) for want, got in zip(fixed, x.shape[1:], strict=True)):
+            raise ShapeError(
+                f"pictures must have shape {show_shape(fixed)}, which {self.name} was made for, "
+                f"got {show_shape(x.shape[1:])}; correct resize and crop of the preprocessing"
+            )
+
+
+def tensor_hashes(weights: Iterable[tuple[str, Array]]) -> frozenset[str]:
+    """Return the SHA-256 of the float32 bytes of every weight with at least 64 values.
+
+    Example:
+        >>> len(tensor_hashes([("a", np.ones(64)), ("b", np.ones(64)), ("tiny", np.ones(2))]))
+        1
+    """
+    return frozenset(
+        hashlib.sha256(np.ascontiguousarray(a, dtype=np.float32).tobytes()).hexdigest()
+        for _, a in weights
+        if a.size >= _MIN_HASHED
+    )
+
+
+def _rows(a: Array) -> FloatArray:
+    return np.asarray(a, dtype=np.float32).reshape(len(a), -1)
+
+
+def show_shape(shape: InputShape) -> str:
+    """Return a shape as people write it, such as `any × 3 × 32 × 32`."""
+    return " × ".join("any" if n is None else str(n) for n in shape)

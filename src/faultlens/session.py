@@ -1,0 +1,268 @@
+"""DebugSession: the results of a run in a folder, opened and asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faultlens import files, stages
+from faultlens.claims.case import clean
+from faultlens.concepts import ConceptFile
+from faultlens.config import RunConfig
+from faultlens.data.images import ImageSource
+from faultlens.errors import InputError, StoreError, nearest
+from faultlens.explain import Explanation, explain_known, explain_new
+from faultlens.finding import SCHEMA, Finding
+from faultlens.heatmaps import ClassCounts, DifferentialHeatmap, Heatmap, HeatmapCounts
+from faultlens.measure import Progress
+from faultlens.models.classifier import Classifier
+from faultlens.models.load import load_model
+from faultlens.vlm.backend import VlmBackend
+
+#: 0 clean, 1 fault found, 3 unknown; 2 is a wrong input and never reaches here.
+EXIT_CODES = {"clean": 0, "fault": 1, "unknown": 3}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DebugSession:
+    """The results of one run, in a folder.
+
+    Attributes:
+        folder: Where the files are.
+        info: `session.json`: versions, hashes, configuration, numbers.
+        findings: Worst first.
+        classes: K names.
+        concepts: C names.
+        counts: Heatmap counts of the classifier (`model`) and of the VLM (`vlm`).
+        images: Per analysed image a JSON object: name, label, prediction, verdict ….
+    """
+
+    folder: Path
+    info: Mapping[str, Any]
+    findings: tuple[Finding, ...]
+    classes: tuple[str, ...]
+    concepts: tuple[str, ...]
+    counts: Mapping[str, ClassCounts]
+    images: tuple[dict[str, Any], ...]
+
+    @property
+    def status(self) -> str:
+        """`clean`, `fault` or `unknown`."""
+        return str(self.info["status"])
+
+    @property
+    def exit_code(self) -> int:
+        """0 clean, 1 fault found, 3 unknown."""
+        return EXIT_CODES[self.status]
+
+    @property
+    def headline(self) -> str:
+        """One sentence."""
+        return str(self.info["headline"])
+
+    @property
+    def valid_concepts(self) -> list[int]:
+        """Indices of the concepts that passed the validity gate."""
+        return list(self.info["valid_concepts"])
+
+    @property
+    def numbers(self) -> Mapping[str, Any]:
+        """Accuracy, head share, map quality and the like; see `docs/files.md`."""
+        return dict(self.info["numbers"])
+
+    @classmethod
+    def run(
+        cls,
+        model: "Classifier | str | None" = None,
+        *,
+        images: "ImageSource | str | Path | None" = None,
+        vlm: "VlmBackend | str",
+        concepts: "ConceptFile | str | Path",
+        out: "str | Path",
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> "DebugSession":
+        """Run the whole job.
+
+        Args:
+            model: A loaded classifier, or its SPEC.
+            images: An image source, or a folder or CSV file.
+            vlm: A loaded vision-language model, or its SPEC.
+            concepts: A concepts file, or its path.
+            out: The session's folder; a run into it resumes what it finds there.
+            progress: Called as `progress(stage, done, total)`.
+            settings: Any other field of `RunConfig`, such as `split="test"`, `features="f.st"`.
+
+        Raises:
+            InputError: Something given is wrong; nothing was computed.
+            InsufficientDataError: Too few images.
+        """
+        given: dict[str, Any] = {
+            "model": model if isinstance(model, str) or model is None else model.name,
+            "images": images if not isinstance(images, ImageSource) else Path(images.root or "."),
+            "vlm": vlm if isinstance(vlm, str) else vlm.name,
+            "concepts": concepts if not isinstance(concepts, ConceptFile) else Path("concepts"),
+            "out": out,
+        }
+        config = RunConfig.parse({**given, **settings}, "run")
+        stages.run(config, stages.Inputs(model, images, vlm, concepts), progress)
+        return _open(config.out)
+
+    @classmethod
+    def run_config(cls, config: RunConfig, progress: Progress | None = None) -> "DebugSession":
+        """Run the whole job from a configuration."""
+        inputs = stages.Inputs(config.model, config.images, config.vlm, config.concepts)
+        stages.run(config, inputs, progress)
+        return _open(config.out)
+
+    @classmethod
+    def open(cls, folder: "str | Path") -> "DebugSession":
+        """Open the results of an earlier run; every file is checked against its hash.
+
+        Raises:
+            StoreError: A file is missing or damaged; the message names it and says how to rebuild.
+        """
+        return _open(Path(folder))
+
+    def heatmap(
+        self, kind: str = "ground-truth", cls: str | int = 0, source: str = "model"
+    ) -> Heatmap | DifferentialHeatmap:
+        """Return one heatmap.
+
+        Args:
+            kind: `ground-truth`, `output-label`, `correct`, `incorrect`, `incorrect-output` or
+                `differential`.
+            cls: Class name or index.
+            source: `model` or `vlm`.
+
+        Raises:
+            InputError: Unknown kind, class or source.
+        """
+        if source not in self.counts:
+            raise InputError(f"source must be 'model' or 'vlm', got '{source}'")
+        if isinstance(cls, str):
+            if cls not in self.classes:
+                raise InputError(f"cls must be a class, got '{cls}'; {nearest(cls, self.classes)}")
+            cls = self.classes.index(cls)
+        counts = self.counts[source]
+        return counts.differential(cls) if kind == "differential" else counts.heatmap(kind, cls)
+
+    def explain(self, image: "str | Path", model: Classifier | None = None) -> Explanation:
+        """Explain one image: of the run, by its name; or a new file, through the classifier.
+
+        Args:
+            image: Name as in the run, or a path.
+            model: The classifier, where the session cannot load it by its SPEC.
+
+        Raises:
+            InputError: Neither a name of the run nor a readable picture.
+        """
+        name = self._name_of(str(image))
+        valid = np.array(self.valid_concepts, np.int64)
+        if name is not None:
+            stored = self.arrays("strengths")
+            return explain_known(
+                self.counts["model"], valid, self.images[name],
+                stored["model"][name], stored["vlm"][name],
+            )  # fmt: skip
+        path = Path(image)
+        if not path.exists():
+            known = [row["name"] for row in self.images]
+            raise InputError(
+                f"image must be one of the run or a file, got '{image}'; "
+                f"{nearest(str(image), known)}"
+            )
+        return explain_new(
+            self.counts["model"], valid, self.arrays("alignment"), path, model or self._load_model()
+        )
+
+    def _name_of(self, image: str) -> int | None:
+        names = {row["name"]: i for i, row in enumerate(self.images)}
+        if image in names:
+            return names[image]
+        root = self.info["facts"].get("images", {}).get("root")
+        if root:
+            resolved = Path(image).resolve()
+            if resolved.is_relative_to(Path(root).resolve()):
+                return names.get(resolved.relative_to(Path(root).resolve()).as_posix())
+        return None
+
+    def _load_model(self) -> Classifier:
+        c = self.info["config"]
+        if not c.get("model") or ":" not in c["model"]:
+            raise InputError("model must be given to explain a new image: explain(image, model=…)")
+        return load_model(
+            c["model"],
+            weights=c.get("weights"),
+            preprocess=c.get("preprocess"),
+            split_at=c.get("split_at"),
+            allow_pickle=bool(c.get("allow_pickle")),
+        )
+
+    def arrays(self, name: str) -> dict[str, Any]:
+        """Return the arrays of `alignment`, `heatmaps` or `strengths`, as stored."""
+        path = self.folder / f"{name}.safetensors"
+        return files.load_arrays(path, sha256=self.info["files"][path.name])[0]
+
+
+def _open(folder: Path) -> DebugSession:
+    if not (folder / "session.json").exists():
+        raise StoreError(
+            f"{folder} must be a finished session, but it has no session.json; "
+            "run 'faultlens debug' with --out there (it resumes)"
+        )
+    info = files.read_json(folder / "session.json")
+    if info.get("schema") != SCHEMA:
+        raise StoreError(
+            f"{folder} must be a session of schema {SCHEMA}, got {info.get('schema')}; "
+            "run it again with this version"
+        )
+    rebuild = f"run 'faultlens debug' with --out {folder} again (embeddings are kept)"
+    for name, digest in info["files"].items():
+        path = folder / name
+        if not path.exists():
+            raise StoreError(f"{path} must be there, but is missing; {rebuild}")
+        if files.sha256_file(path) != digest:
+            raise StoreError(f"{path} must be as the run wrote it, but it is damaged; {rebuild}")
+    concepts = tuple(c["concept"] for c in files.read_json(folder / "concepts.json")["concepts"])
+    classes = tuple(info["classes"])
+    arrays, _ = files.load_arrays(folder / "heatmaps.safetensors")
+    counts = {
+        source: ClassCounts(concepts, classes, *(_counts(arrays, source, p) for p in stages.COUNTS))
+        for source in ("model", "vlm")
+    }
+    found = files.read_json(folder / "findings.json")["findings"]
+    return DebugSession(
+        folder=folder,
+        info=info,
+        findings=tuple(Finding.from_json(f) for f in found),
+        classes=classes,
+        concepts=concepts,
+        counts=counts,
+        images=tuple(files.read_json(folder / "images.json")),
+    )
+
+
+def _counts(arrays: Mapping[str, Any], source: str, part: str) -> HeatmapCounts:
+    wins, n = (arrays[f"{source}.{part}.{key}"].astype(np.int64) for key in ("wins", "n"))
+    return HeatmapCounts(wins, n)
+
+
+def as_json(session: DebugSession) -> dict[str, Any]:
+    """Return the result of a run as one JSON object, as `faultlens debug --json` prints it."""
+    return {
+        "status": session.status,
+        "exit_code": session.exit_code,
+        "headline": session.headline,
+        "numbers": dict(session.numbers),
+        "findings": [f.to_json() for f in session.findings],
+        "report": str(session.folder / "report.html"),
+        "folder": str(session.folder),
+    }
+
+
+def explanation_json(explanations: Sequence[Explanation]) -> list[dict[str, Any]]:
+    """Return explanations as JSON objects."""
+    return [dict(clean(asdict(e))) for e in explanations]

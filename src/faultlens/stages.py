@@ -1,0 +1,220 @@
+"""The stages of a run, from images to a finished folder; each resumes what it finds there."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faultlens import files, reporting
+from faultlens.analysis import Analysis, analyse
+from faultlens.arrays import BoolArray
+from faultlens.claims import collect
+from faultlens.claims.case import Case, clean
+from faultlens.claims.modules import overall_numbers
+from faultlens.concepts import ConceptFile, Vocabulary
+from faultlens.config import RunConfig
+from faultlens.data.images import ImageSource, open_images
+from faultlens.errors import InputError
+from faultlens.features import measure_features
+from faultlens.finding import SCHEMA
+from faultlens.heatmaps import ClassCounts
+from faultlens.measure import (
+    Extraction,
+    Measured,
+    Progress,
+    cached_text,
+    measure_images,
+    select,
+)  # fmt: skip
+from faultlens.models.classifier import Classifier
+from faultlens.models.load import load_model
+from faultlens.report.html import render
+from faultlens.vlm.backend import VlmBackend
+from faultlens.vlm.load import load_vlm
+
+COUNTS = ("correct", "false_negative", "false_positive")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Inputs:
+    """What a run works on: loaded, or as the user wrote it.
+
+    Attributes:
+        model: Classifier or SPEC; None with features.
+        images: Source, folder or CSV file; None with features.
+        vlm: Vision-language model or SPEC.
+        concepts: Concepts or their file.
+    """
+
+    model: Classifier | str | None
+    images: ImageSource | str | Path | None
+    vlm: VlmBackend | str
+    concepts: ConceptFile | str | Path
+
+
+def run(config: RunConfig, inputs: Inputs, progress: Progress | None = None) -> None:
+    """Run every stage and write the session's folder.
+
+    Raises:
+        InputError: Something given is wrong; mismatches are told before anything is computed.
+        InsufficientDataError: Too few images.
+    """
+    out = config.out
+    _check_folder(out)
+    file = inputs.concepts
+    if not isinstance(file, ConceptFile):
+        file = ConceptFile.read(file)
+    measured, backend = _measured(config, inputs, file, progress)
+    encode_text = cached_text(backend.content_hash, backend.encode_text, out / "embeddings")
+    vocabulary = Vocabulary.build(file, measured.classes, encode_text)
+    report = progress or (lambda stage, done, total: None)
+    analysis = analyse(
+        measured.measurements, vocabulary, encode_text,
+        lambda done, total: report("analysis", done, total),
+    )  # fmt: skip
+    _save(config, measured, vocabulary, analysis)
+
+
+def _measured(
+    config: RunConfig, inputs: Inputs, file: ConceptFile, progress: Progress | None
+) -> tuple[Measured, VlmBackend]:
+    if config.features is not None:
+        backend = _vlm(inputs.vlm)
+        return measure_features(
+            config.features, backend, head=config.head, classes=config.classes, limit=config.limit
+        ), backend
+    if inputs.images is None or inputs.model is None:
+        raise InputError("model and images are both needed (or features instead of them)")
+    images = inputs.images
+    source = images if isinstance(images, ImageSource) else open_images(images)
+    model = _model(config, inputs.model)
+    chosen, is_reference = select(source, config.split, config.reference_split)
+    chosen = chosen.match_classes(model.class_names)
+    if config.limit is not None:
+        chosen, is_reference = _limited(chosen, is_reference, config.limit)
+    file.check_classes(model.class_names)
+    backend = _vlm(inputs.vlm)
+    settings = Extraction(config.batch_size, config.max_failures, config.max_pixels)
+    folder = config.out / "embeddings"
+    return measure_images(
+        model, backend, (chosen, is_reference), folder, settings, progress
+    ), backend
+
+
+def _vlm(vlm: VlmBackend | str) -> VlmBackend:
+    return load_vlm(vlm) if isinstance(vlm, str) else vlm
+
+
+def _model(config: RunConfig, model: Classifier | str) -> Classifier:
+    if not isinstance(model, str):
+        return model
+    return load_model(
+        model,
+        weights=config.weights,
+        preprocess=config.preprocess,
+        split_at=config.split_at,
+        allow_pickle=config.allow_pickle,
+    )
+
+
+def _limited(source: ImageSource, is_reference: BoolArray, n: int) -> tuple[ImageSource, BoolArray]:
+    if n >= len(source):
+        return source, is_reference
+    kept = source.limit(n)
+    place = {name: i for i, name in enumerate(source.names)}
+    return kept, is_reference[[place[name] for name in kept.names]]
+
+
+def _check_folder(out: Path) -> None:
+    if out.is_file():
+        raise InputError(f"out must be a folder, got the file {out}; give another name")
+    is_session = (out / "session.json").exists() or (out / "embeddings").is_dir()
+    if out.is_dir() and any(out.iterdir()) and not is_session:
+        raise InputError(
+            f"out must be empty or an earlier session, got {out} with other files; "
+            "give a new folder"
+        )
+
+
+def _save(
+    config: RunConfig, measured: Measured, vocabulary: Vocabulary, analysis: Analysis
+) -> None:
+    rows = analysis.rows
+    case = Case(
+        analysis,
+        measured.classes,
+        vocabulary.concepts,
+        {name: mask[rows] for name, mask in measured.slices.items()},
+        reporting.dead_dimensions(measured),
+        measured.is_independent,
+    )
+    found = collect.findings(case)
+    found += reporting.run_notices(case, measured, config)
+    state = collect.status(case, found)
+    headline = collect.headline(case, found, state)
+    images = reporting.image_rows(case, measured)
+    numbers = overall_numbers(case)
+    info: dict[str, Any] = {
+        "schema": SCHEMA,
+        "status": state,
+        "headline": headline,
+        "numbers": numbers,
+        "valid_concepts": analysis.valid_concepts.tolist(),
+        "classes": list(measured.classes),
+        "config": json.loads(config.model_dump_json()),
+        "versions": reporting.versions(),
+        "facts": clean(measured.facts),
+        "failures": dict(measured.failures),
+        "fit": {
+            "n_fits": len(analysis.fits),
+            "is_cross_fitted": len(analysis.fits) > 1,
+            "ridge": [f.map.ridge for f in analysis.fits],
+            "head_penalty": analysis.fits[0].head.penalty,
+            "random_seed": None,
+        },
+    }
+    content = reporting.content(case, measured, found, (state, headline), info)
+    out = config.out
+    hashes = {
+        "images.json": files.write_json(out / "images.json", images),
+        "concepts.json": files.write_json(
+            out / "concepts.json", reporting.concepts_json(vocabulary, analysis)
+        ),
+        "alignment.safetensors": files.save_arrays(
+            out / "alignment.safetensors", reporting.alignment_arrays(vocabulary, analysis)
+        ),
+        "heatmaps.safetensors": files.save_arrays(
+            out / "heatmaps.safetensors",
+            _heatmap_arrays({"model": analysis.counts_model, "vlm": analysis.counts_vlm}),
+        ),
+        "strengths.safetensors": files.save_arrays(
+            out / "strengths.safetensors",
+            {"model": analysis.strengths_model, "vlm": analysis.strengths_vlm},
+        ),
+        "findings.json": files.write_json(
+            out / "findings.json",
+            {
+                "schema": SCHEMA,
+                "status": state,
+                "headline": headline,
+                "findings": [f.to_json() for f in found],
+            },
+        ),
+    }
+    page = render(content).encode()
+    files.write_atomic(out / "report.html", page)
+    hashes["report.html"] = files.sha256_file(out / "report.html")
+    # Last, so that a folder with this file is a finished session.
+    files.write_json(out / "session.json", info | {"files": hashes})
+
+
+def _heatmap_arrays(counts: Mapping[str, ClassCounts]) -> dict[str, Any]:
+    return {
+        f"{source}.{part}.{key}": getattr(getattr(c, part), key).astype(np.int32)
+        for source, c in counts.items()
+        for part in COUNTS
+        for key in ("wins", "n")
+    }
