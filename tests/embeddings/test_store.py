@@ -297,7 +297,6 @@ def test_wrong_requests_are_answered_with_the_way_out(open_store, fill):
         ({"n": 1, "columns": {}}, "columns must name at least one"),
         ({"n": 1, "columns": {"x": (0, "float32")}}, "length of 'x' must be at least 1, got 0"),
         ({"n": 1, "columns": {"x": (1, "flat32")}}, r"columns must be name: \(length, data type"),
-        ({"n": 1, "columns": {"x": 3}}, r"columns must be name: \(length, data type"),
     ],
 )
 def test_a_store_that_cannot_be_is_refused(open_store, change, message):

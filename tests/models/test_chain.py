@@ -70,6 +70,27 @@ def test_a_head_begins_with_a_matrix(split_at):
         one(steps, split_at, known=["g", "b"])
 
 
+@pytest.mark.parametrize(
+    "steps",
+    [
+        [MLP[0], affine("z", W0[:4])],
+        [MLP[0], Step("bias", "g", bias=np.ones(7)), affine("z", W0)],
+        [MLP[0], Step("relu", "g"), affine("z", W0[:4])],
+    ],
+)
+def test_layers_whose_sizes_do_not_fit_are_no_head(steps):
+    # Such as a 1 x 1 convolution on a larger map, flattened, and a linear layer.
+    assert one(steps).embedding == "h"
+    with pytest.raises(InputError, match="got 'z'; use 'h'"):
+        one(steps, "z")
+
+
+def test_a_wrong_split_is_reported_for_the_output_of_the_classes():
+    outputs = {"y": MLP, "feature": [affine("z", W0, B0)]}
+    with pytest.raises(InputError, match="got 'g'; use 'h' or 'z'"):
+        cut(outputs, split_at="g", known=["g"], n_classes=3)
+
+
 def test_several_outputs_are_told_apart_by_the_number_of_classes():
     outputs = {"y": MLP, "feature": [affine("z", W0, B0)], "map": []}
     assert cut(outputs, split_at=None, known=[], n_classes=3).embedding == "h"

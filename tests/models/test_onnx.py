@@ -254,6 +254,7 @@ def test_unknown_and_unfit_tensors(onnx_file, about):
          {"wide": normal(3, 6, 8, 8)}),
         ([node("Gemm", ["fc", "z"], ["logits"], transB=1)], {}),
         ([node("Add", ["z", "z"], ["logits"])], {}),
+        ([node("Gemm", ["z", "fc", "table"], ["logits"], transB=1)], {"table": normal(3, 3)}),
     ],
 )  # fmt: skip
 def test_other_endings_are_refused(tail, stored, onnx_file, about):
@@ -390,8 +391,12 @@ def test_weights_beside_the_file(onnx_file, about, pictures, tmp_path):
         load(path, description=about())
 
 
-def test_local_functions_are_inlined(onnx_file, about, pictures):
-    path = onnx_file([node("Last", ["z"], ["logits"], domain="mine")])
+def test_local_functions_are_inlined(onnx_file, about):
+    metadata = {
+        "faultlens.classes": json.dumps(["x", "y", "z"]),
+        "faultlens.preprocessing": about().preprocessing.model_dump_json(),
+    }
+    path = onnx_file([node("Last", ["z"], ["logits"], domain="mine")], metadata=metadata)
     model = onnx.load(path)
     body = [
         node("Constant", [], ["w"], value=numpy_helper.from_array(MLP_WEIGHTS["a"][:3])),
@@ -401,8 +406,9 @@ def test_local_functions_are_inlined(onnx_file, about, pictures):
     model.functions.append(helper.make_function("mine", "Last", ["a"], ["b"], body, opset))
     model.opset_import.append(helper.make_opsetid("mine", 1))
     onnx.save(model, path)
-    got = load(path, description=about())
+    got = load(path)
     np.testing.assert_array_equal(got.head.weight, MLP_WEIGHTS["a"][:3])
+    assert got.class_names == ("x", "y", "z")
 
 
 def test_tensor_hashes_cover_the_encoder_only(onnx_file, about, weights):

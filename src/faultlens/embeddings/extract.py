@@ -1,11 +1,12 @@
 """extract: the one loop that turns pictures into a store's columns, for every kind of encoder."""
 
-import threading
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -47,18 +48,17 @@ class Source(Protocol):
         ...
 
 
+Extras = Mapping[str, Callable[[Image.Image], Array]]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
-    """Consecutive rows, ready for the encoder.
+class _Prepared:
+    """One picture, ready for the encoder, or the reason why there is none."""
 
-    `inputs` and `extras` have a row for each of `good`, the rows whose picture could be read;
-    `notes` say why the others could not.
-    """
-
-    good: list[int]
-    inputs: FloatArray | None
+    row: int
+    input: FloatArray | None
     extras: Mapping[str, Array]
-    notes: Mapping[int, str]
+    note: str = ""
 
 
 def extract(  # noqa: PLR0913 (three arguments and four knobs that have defaults)
@@ -67,15 +67,15 @@ def extract(  # noqa: PLR0913 (three arguments and four knobs that have defaults
     store: EmbeddingStore,
     *,
     batch_size: int = 32,
-    n_workers: int = 1,
+    n_workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
-    extras: Mapping[str, Callable[[Image.Image], Array]] | None = None,
+    extras: Extras | None = None,
 ) -> None:
     """Fill the missing rows of a store, one finished shard after another.
 
-    Threads read and prepare the next batches while the encoder computes, at most `n_workers + 1`
-    batches ahead. A picture that cannot be read becomes a row of zeros with a note in
-    `store.failures`. However the run ends, finished shards stay and are not computed again.
+    Threads read and prepare up to two batches ahead while the encoder computes. A picture that
+    cannot be read becomes a row of zeros with a note in `store.failures`. However the run ends,
+    finished shards stay and are not computed again.
 
     Args:
         encoder: Computes the columns; arrays that the store has no column for are dropped.
@@ -83,8 +83,8 @@ def extract(  # noqa: PLR0913 (three arguments and four knobs that have defaults
         store: Where the rows go; it names the columns.
         batch_size: Pictures the encoder sees at once; the values do not depend on it, other than
             by the encoder's own rounding.
-        n_workers: Threads that read pictures; more than one helps only where the encoder leaves
-            processors idle, such as on a GPU, or pictures are large.
+        n_workers: Threads that read pictures; None takes as many as there are processors, at
+            most 8.
         progress: Called with the rows done and their total: at the start, where rows of an
             earlier run count as done, and after every batch.
         extras: More columns, computed from the loaded picture: name to function of the picture,
@@ -111,28 +111,30 @@ def extract(  # noqa: PLR0913 (three arguments and four knobs that have defaults
         ...     store.column("mean").ravel().tolist()
         [0.0, 1.0, 2.0]
     """
+    n_workers = min(8, os.cpu_count() or 1) if n_workers is None else n_workers
     _check(source, store, batch_size, n_workers)
-    report = progress or (lambda done, total: None)
     missing = store.missing()
     total = store.layout.n_rows
     done = total - sum(map(len, missing.values()))
+    report = progress or (lambda done, total: None)
     report(done, total)
 
-    def read(rows: range, stop: threading.Event) -> _Batch:
-        return _read(encoder, source, extras or {}, rows, stop)
+    def prepare(row: int) -> _Prepared:
+        return _prepare(encoder, source, extras or {}, row)
 
-    plan = [part for rows in missing.values() for part in _parts(rows, batch_size)]
-    with closing(_ahead(read, plan, n_workers)) as batches:
+    wanted = (row for rows in missing.values() for row in rows)
+    with closing(_ahead(prepare, wanted, n_workers, 2 * batch_size)) as prepared:
         for shard, rows in missing.items():
             columns = _zeros(store, len(rows))
             notes: dict[int, str] = {}
-            for part in _parts(rows, batch_size):
-                batch = next(batches)
-                notes |= batch.notes
-                if batch.inputs is not None:
-                    outputs = {**encoder.encode(batch.inputs), **batch.extras}
-                    _fill(columns, outputs, batch.good, rows.start, source.names)
-                done += len(part)
+            for start in range(0, len(rows), batch_size):
+                batch = list(islice(prepared, len(rows[start : start + batch_size])))
+                notes |= {picture.row: picture.note for picture in batch if picture.note}
+                good = [picture for picture in batch if not picture.note]
+                if good:
+                    outputs = _encode(encoder, good, source.names)
+                    _fill(columns, outputs, [p.row for p in good], rows.start, source.names)
+                done += len(batch)
                 report(done, total)
             store.write(shard, columns, notes)
 
@@ -148,72 +150,49 @@ def _check(source: Source, store: EmbeddingStore, batch_size: int, n_workers: in
         )
 
 
-def _parts(rows: range, size: int) -> list[range]:
-    """Cut rows into batches."""
-    return [rows[i : i + size] for i in range(0, len(rows), size)]
-
-
 def _zeros(store: EmbeddingStore, n: int) -> dict[str, Array]:
     columns = store.layout.columns.items()
     return {name: np.zeros((n, length), dtype) for name, (length, dtype) in columns}
 
 
 def _ahead(
-    read: Callable[[range, threading.Event], _Batch], plan: Iterable[range], n_workers: int
-) -> Generator[_Batch, None, None]:
-    """Yield the batches of a plan in order while threads read the next ones."""
-    stop = threading.Event()
+    function: Callable[[int], _Prepared], rows: Iterable[int], n_workers: int, n_ahead: int
+) -> Generator[_Prepared, None, None]:
+    """Yield `function(row)` in order while threads work on at most `n_ahead` further rows."""
     pool = ThreadPoolExecutor(n_workers, thread_name_prefix="faultlens-read")
-    waiting: deque[Future[_Batch]] = deque()
+    waiting: deque[Future[_Prepared]] = deque()
     try:
-        for rows in plan:
-            waiting.append(pool.submit(read, rows, stop))
-            if len(waiting) > n_workers:
+        for row in rows:
+            waiting.append(pool.submit(function, row))
+            if len(waiting) > n_ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
     finally:
-        stop.set()  # at most one more picture a thread
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)  # waits for one picture a thread
 
 
-def _read(
-    encoder: Encoder,
-    source: Source,
-    extras: Mapping[str, Callable[[Image.Image], Array]],
-    rows: range,
-    stop: threading.Event,
-) -> _Batch:
-    """Load and prepare some rows; pictures that cannot be read become notes."""
-    inputs: dict[int, FloatArray] = {}
-    more: dict[str, list[Array]] = {name: [] for name in extras}
-    notes: dict[int, str] = {}
-    for row in rows:
-        if stop.is_set():
-            break
-        try:
-            image = source.load(row)
-        except InputError as error:
-            notes[row] = str(error)
-            continue
-        inputs[row] = encoder.prepare(image)
-        for name, function in extras.items():
-            more[name].append(function(image))
-    if not inputs:
-        return _Batch([], None, {}, notes)
-    extra_columns = {name: np.stack(values) for name, values in more.items()}
-    return _Batch(list(inputs), _stack(inputs, source.names), extra_columns, notes)
+def _prepare(encoder: Encoder, source: Source, extras: Extras, row: int) -> _Prepared:
+    try:
+        image = source.load(row)
+    except InputError as error:
+        return _Prepared(row, None, {}, str(error) or "cannot be read")
+    more = {name: function(image) for name, function in extras.items()}
+    return _Prepared(row, encoder.prepare(image), more)
 
 
-def _stack(inputs: Mapping[int, FloatArray], names: Sequence[str]) -> FloatArray:
-    first, *_ = inputs.values()
-    for row, value in inputs.items():
-        if value.shape != first.shape:
+def _encode(encoder: Encoder, batch: Sequence[_Prepared], names: Sequence[str]) -> dict[str, Array]:
+    """Return the columns of a batch, the encoder's and the extra ones."""
+    inputs = [picture.input for picture in batch if picture.input is not None]
+    for picture, value in zip(batch, inputs, strict=True):
+        if value.shape != inputs[0].shape:
             raise InputError(
-                f"prepared pictures must have one shape, got {first.shape} and, for {names[row]}, "
-                f"{value.shape}; set an exact resize or a crop"
+                f"prepared pictures must have one shape, got {inputs[0].shape} and, for "
+                f"{names[picture.row]}, {value.shape}; set an exact resize or a crop"
             )
-    return np.stack(list(inputs.values()))
+    outputs = dict(encoder.encode(np.stack(inputs)))
+    extras = {name: np.stack([p.extras[name] for p in batch]) for name in batch[0].extras}
+    return outputs | extras
 
 
 def _fill(

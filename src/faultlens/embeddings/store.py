@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from faultlens.arrays import Array, IntArray, read_only
+from faultlens.arrays import Array, read_only
 from faultlens.embeddings.lock import FileLock
 from faultlens.embeddings.shard import Layout, Shard, digest, read_shard, write_shard
 from faultlens.errors import InputError, StoreError, nearest
@@ -193,7 +193,7 @@ class EmbeddingStore:
         shards = range(self.layout.n_shards)
         return ((self.layout.rows(n).start, self._map(n)[name]) for n in shards)
 
-    def rows(self, name: str, indices: Sequence[int] | IntArray) -> Array:
+    def rows(self, name: str, indices: Sequence[int] | Array) -> Array:
         """Return chosen rows of a column, (len(indices), length), in the order of `indices`.
 
         Raises:

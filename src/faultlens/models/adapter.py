@@ -145,5 +145,10 @@ def _rows(a: Array) -> FloatArray:
 
 
 def show_shape(shape: InputShape) -> str:
-    """Return a shape as people write it, such as `any × 3 × 32 × 32`."""
+    """Return a shape as people write it.
+
+    Example:
+        >>> show_shape((None, 3, 32, 32))
+        'any × 3 × 32 × 32'
+    """
     return " × ".join("any" if n is None else str(n) for n in shape)

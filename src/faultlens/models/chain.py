@@ -82,22 +82,21 @@ def cut(
         raise InputError(
             f"split_at must be a name of the model, got '{split_at}'; {nearest(split_at, names)}"
         )
-    if len(outputs) == 1:
-        ((output, steps),) = outputs.items()
-        return _cut_one(output, steps, split_at)
-    found: list[Cut] = []
-    for output, steps in outputs.items():
-        try:
-            found.append(_cut_one(output, steps, split_at))
-        except InputError:
-            continue
-    found = [c for c in found if c.head.n_classes == n_classes]
-    if len(found) != 1:
+    fitting = [o for o in outputs if len(outputs) == 1 or _width(o, outputs[o]) == n_classes]
+    if len(fitting) != 1:
         raise InputError(
             f"model must have exactly one output of {n_classes} logits, one for each class, got "
-            f"{len(found)} among its outputs {sorted(outputs)}; export it with the logits alone"
+            f"{len(fitting)} among its outputs {sorted(outputs)}; export it with the logits alone"
         )
-    return found[0]
+    return _cut_one(fitting[0], outputs[fitting[0]], split_at)
+
+
+def _width(output: str, steps: Sequence[Step]) -> int | None:
+    """Return the number of logits that an output holds, None if it holds something else."""
+    try:
+        return _cut_one(output, steps, None).head.n_classes
+    except InputError:
+        return None
 
 
 def _cut_one(output: str, steps: Sequence[Step], split_at: str | None) -> Cut:
@@ -124,27 +123,35 @@ def _cut_one(output: str, steps: Sequence[Step], split_at: str | None) -> Cut:
 
 
 def _compose(forward: Sequence[Step]) -> Head | None:
-    """Return the steps as a head, or None if they do not alternate affine, ReLU, …, affine."""
+    """Return the steps as a head, or None if they are not affine, ReLU, …, affine that fit."""
     layers: list[tuple[FloatArray, FloatArray]] = []
     after_relu = True
     for step in forward:
+        if step.kind == "skip":
+            continue
         if step.kind == "affine" and step.weight is not None and step.bias is not None:
-            if after_relu:
-                layers.append((step.weight, step.bias))
-            else:
-                weight, bias = layers[-1]
-                layers[-1] = (step.weight @ weight, step.weight @ bias + step.bias)
-            after_relu = False
-        elif step.kind in ("bias", "relu", "softmax"):
-            if after_relu or step.kind == "softmax":
+            if layers and step.weight.shape[1] != len(layers[-1][1]):
                 return None
-            if step.kind == "relu":
-                after_relu = True
-            elif step.bias is not None:
-                layers[-1] = (layers[-1][0], layers[-1][1] + step.bias)
+            layers.append((step.weight, step.bias) if after_relu else _joined(layers.pop(), step))
+            after_relu = False
+        elif step.kind == "softmax" or after_relu:
+            return None
+        elif step.kind == "relu":
+            after_relu = True
+        elif step.bias is not None:
+            weight, bias = layers[-1]
+            if step.bias.size not in (1, len(bias)):
+                return None
+            layers[-1] = (weight, bias + step.bias)
     if after_relu:
         return None
     return Head(tuple(w for w, _ in layers), tuple(b for _, b in layers))
+
+
+def _joined(layer: tuple[FloatArray, FloatArray], step: Step) -> tuple[FloatArray, FloatArray]:
+    """Return two affine layers, one after the other, as one."""
+    weight, bias = layer
+    return step.weight @ weight, step.weight @ bias + step.bias  # type: ignore[operator]
 
 
 def _no_head(stop: str, body: Sequence[Step], split_at: str | None) -> str:
@@ -165,8 +172,17 @@ def _no_head(stop: str, body: Sequence[Step], split_at: str | None) -> str:
     )
 
 
-def affine(source: str, weight: FloatArray, bias: FloatArray | None = None) -> Step:
-    """Return an affine step; the bias may be absent, a scalar or of any shape with K values."""
+def affine(source: str, weight: FloatArray, bias: FloatArray | None = None) -> Step | None:
+    """Return an affine step; the bias may be absent, one number, or K of them in any shape.
+
+    Example:
+        >>> affine("z", np.eye(2), np.array([[3.0]])).bias.tolist()
+        [3.0, 3.0]
+        >>> affine("z", np.eye(2), np.ones((5, 2))) is None  # not the same for every row
+        True
+    """
     k = weight.shape[0]
     values = np.zeros(k, np.float32) if bias is None else np.asarray(bias).reshape(-1)
+    if values.size not in (1, k):
+        return None
     return Step("affine", source, weight, np.broadcast_to(values, k))

@@ -58,7 +58,16 @@ def _close(a: FloatArray, b: FloatArray, tolerance: float) -> bool:
 
 
 def check_classes(description: ModelDescription, head: Head, *, name: str) -> None:
-    """Raise InputError unless there is one class name for each logit."""
+    """Raise InputError unless there is one class name for each logit.
+
+    Example:
+        >>> plain = Preprocessing(resize=8, mean=(0, 0, 0), std=(1, 1, 1))
+        >>> about = ModelDescription(classes=("cat", "dog"), preprocessing=plain)
+        >>> check_classes(about, Head((np.eye(3),), (np.zeros(3),)), name="net")
+        Traceback (most recent call last):
+        faultlens.errors.InputError: classes must hold one name for each logit, got 2 names for \
+3 logits of net; correct the description
+    """
     if len(description.classes) != head.n_classes:
         raise InputError(
             f"classes must hold one name for each logit, got {len(description.classes)} names "
@@ -94,6 +103,13 @@ def check_input(shape: InputShape, preprocessing: Preprocessing, *, name: str) -
         shape: Of the model's input, None where it may vary.
         preprocessing: What pictures will go through.
         name: The model's name, for the message.
+
+    Example:
+        >>> large = Preprocessing(resize=256, crop=224, mean=(0, 0, 0), std=(1, 1, 1))
+        >>> check_input((None, 3, 32, 32), large, name="net")
+        Traceback (most recent call last):
+        faultlens.errors.InputError: preprocessing must give pictures of 32 × 32, which net \
+takes, got 224 × 224; correct its crop or resize
     """
     if len(shape) != 4:
         raise InputError(

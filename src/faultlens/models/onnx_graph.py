@@ -73,7 +73,9 @@ class OnnxGraph:
         self.is_half = tensor.elem_type == TensorProto.FLOAT16
         self.input_shape: InputShape = (None,) * 4
         if tensor.HasField("shape"):
-            self.input_shape = tuple(d.dim_value or None for d in tensor.shape.dim)
+            self.input_shape = tuple(
+                d.dim_value if d.dim_value > 0 else None for d in tensor.shape.dim
+            )
 
     def names(self) -> set[str]:
         """Return the name of every tensor that the graph computes or takes."""

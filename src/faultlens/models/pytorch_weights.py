@@ -69,6 +69,15 @@ def load_weights(
 
     Raises:
         InputError: The file is missing or refused, or its names or shapes do not match.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "net.safetensors"
+        >>> safetensors.torch.save_file({"weight": torch.eye(2), "bias": torch.ones(2)}, file)
+        >>> net = nn.Linear(2, 2)
+        >>> load_weights(net, file)
+        >>> net.bias.tolist()
+        [1.0, 1.0]
     """
     path = Path(path)
     if not path.is_file():
