@@ -122,6 +122,7 @@ def make_findings(classes, concepts, errors):
 
 
 def make_content(
+    *,
     classes=CLASSES, concepts=CONCEPTS, n_each=60, n_thumbnails=160, n_confusions=4,
     status="fault", seed=7,
 ):  # fmt: skip
@@ -142,9 +143,7 @@ def make_content(
                        p=[0.55, 0.25, 0.08, 0.12]), "")  # fmt: skip
     seen = np.where(errors & (modules != "head"), predictions, labels)
     by = {"model": strengths(rng, labels, seen, c), "vlm": strengths(rng, labels, labels, c)}
-    counts = {
-        s: ClassCounts.of(x, labels, predictions, concepts, classes) for s, x in by.items()
-    }
+    counts = {s: ClassCounts.of(x, labels, predictions, concepts, classes) for s, x in by.items()}
     confusion = np.zeros((k, k), np.int64)
     np.add.at(confusion, (labels, predictions), 1)
     order = np.argsort(-(confusion - np.diag(np.diag(confusion))).ravel(), kind="stable")
@@ -161,9 +160,7 @@ def make_content(
             part = HeatmapCounts.of(x, np.where(mine, 0, -1), 1)
             second = Heatmap("confusion", classes[i], concepts, part.wins[0], int(part.n[0]))
             deltas.append(differential(first, second))
-        confusions.append(
-            ConfusionSummary(i, j, group(mine, errors, modules, evidence), *deltas)
-        )
+        confusions.append(ConfusionSummary(i, j, group(mine, errors, modules, evidence), *deltas))
     vlm = np.where(rng.random(n) < 0.93, labels, (labels + 1) % k)
     images = tuple(
         ImageRow(

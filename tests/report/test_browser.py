@@ -62,9 +62,11 @@ def visit(chromium, files):
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on(
             "request",
-            lambda request: None
-            if request.url.startswith(("file:", "data:", "blob:"))
-            else troubles.append(request.url),
+            lambda request: (
+                None
+                if request.url.startswith(("file:", "data:", "blob:"))
+                else troubles.append(request.url)
+            ),
         )
         page.goto(files[name].as_uri() + anchor)
         return page
@@ -144,9 +146,7 @@ def test_hovering_over_a_confusion(visit, content):
 
 def test_significant_cells_are_marked(visit, content):
     page = visit(anchor="#class-0")
-    marks = page.evaluate(
-        "document.getElementById('heatmap-class-0').data[2].x.length"
-    )
+    marks = page.evaluate("document.getElementById('heatmap-class-0').data[2].x.length")
     valid = [v.is_valid for v in content.concept_validity]
     significant = content.counts["model"].differential(0).significant()
     assert marks == significant[valid][:, valid].sum() > 0
@@ -276,6 +276,14 @@ def test_a_phone_needs_no_sideways_scrolling(visit, name):
     assert page.evaluate("document.documentElement.scrollWidth") == 360
 
 
+def test_a_touch_tells_the_number(visit, content):
+    page = visit(anchor="#heatmap-class-0", width=390, has_touch=True, is_mobile=True)
+    page.select_option("#class-0 [name=kind]", "ground-truth")
+    page.touchscreen.tap(*cell(page, "#heatmap-class-0", 8, 5, 12))
+    expected = share_text(content.counts["model"].heatmap("ground-truth", 0), 8, 5)
+    page.locator("#heatmap-class-0 + .readout").filter(has_text=expected).wait_for()
+
+
 def test_dark_mode(visit):
     def brightness(page):
         color = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -284,7 +292,9 @@ def test_dark_mode(visit):
     assert brightness(visit(color_scheme="light")) > 240
     page = visit(anchor="#class-0", color_scheme="dark")
     assert brightness(page) < 40
-    assert page.evaluate("document.getElementById('heatmap-class-0').layout.font.color") == "#e8eaec"
+    assert (
+        page.evaluate("document.getElementById('heatmap-class-0').layout.font.color") == "#e8eaec"
+    )
 
 
 def test_hostile_names_do_nothing(visit, hostile):

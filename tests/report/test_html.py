@@ -152,9 +152,7 @@ def test_every_heatmap_has_its_place(content):
     assert {f"heatmap-confusion-{i}-{s}" for i in range(4) for s in ("model", "vlm")} <= ids
 
 
-@pytest.mark.parametrize(
-    ("n_classes", "n_concepts", "limit_mb"), [(13, 26, 15), (20, 100, 25)]
-)
+@pytest.mark.parametrize(("n_classes", "n_concepts", "limit_mb"), [(13, 26, 15), (20, 100, 25)])
 def test_size(make, n_classes, n_concepts, limit_mb):
     content = make(
         classes=tuple(f"class {k}" for k in range(n_classes)),

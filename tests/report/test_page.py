@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from faultlens.finding import Finding
-from faultlens.report.page import MAX_STRIP, Page, bar, concept_bars, statistic, verdict_counts
+from faultlens.report.bars import bar, concept_bars
+from faultlens.report.page import MAX_STRIP, Page, statistic, verdict_counts
 
 
 def finding(**changes):

@@ -13,9 +13,7 @@ def unpack(packed):
     return np.frombuffer(base64.b64decode(packed["data"]), TYPES[packed["type"]])
 
 
-@pytest.mark.parametrize(
-    ("largest", "name"), [(0, "u1"), (255, "u1"), (256, "u2"), (65536, "u4")]
-)
+@pytest.mark.parametrize(("largest", "name"), [(0, "u1"), (255, "u1"), (256, "u2"), (65536, "u4")])
 def test_counts_take_the_fewest_bytes(largest, name):
     packed = pack(np.array([0, largest]))
     assert packed["type"] == name

@@ -12,8 +12,9 @@ from markupsafe import Markup, escape
 
 from faultlens.heatmaps import MIN_IMAGES
 from faultlens.report import wording
+from faultlens.report.bars import BarGroup, bar
 from faultlens.report.content import ReportContent
-from faultlens.report.page import BarGroup, Page, bar
+from faultlens.report.page import Page
 from faultlens.report.payload import embed, payload
 from faultlens.stats import wilson
 

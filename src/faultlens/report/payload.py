@@ -14,7 +14,7 @@ import numpy as np
 from faultlens.arrays import Array, FloatArray
 from faultlens.heatmaps import MIN_IMAGES, ClassCounts, DifferentialHeatmap, HeatmapCounts
 from faultlens.report.content import ReportContent
-from faultlens.report.wording import KINDS, SOURCES
+from faultlens.report.wording import SOURCES
 
 #: Differences are stored in this many steps a unit: finer than any number shown.
 STEPS = 10_000
@@ -115,7 +115,6 @@ def payload(content: ReportContent, shown: Iterable[int]) -> dict[str, Any]:
         "valid": [trusted.get(c, True) for c in content.concepts],
         "minImages": MIN_IMAGES,
         "steps": STEPS,
-        "kinds": dict(KINDS),
         "sources": {s: SOURCES[s] for s in content.counts},
         "counts": {s: _counts(c) for s, c in content.counts.items()},
         "confusions": [

@@ -107,7 +107,8 @@
       isDelta: true,
       value,
       few: Math.min(first, second) < minImages
-        ? `not enough images (n = ${Math.min(first, second)}): ${first} correct, ${second} incorrect`
+        ? `not enough images (n = ${Math.min(first, second)}): ` +
+          `${first} correct, ${second} incorrect`
         : "",
       lines(a, b) {
         const { interval, q, from = ["", ""] } = cell(a, b);
@@ -227,10 +228,10 @@
   }
 
   function layout(width) {
-    const longest = Math.max(...concepts.map((name, c) => Math.min(name.length, 22) + 2 * !valid[c]));
+    const lengths = concepts.map((name, c) => Math.min(name.length, 22) + 2 * !valid[c]);
     const largest = width < 480 ? 10 : 12;
     const size = Math.max(8, Math.min(largest, (0.7 * width) / n));
-    const margin = Math.min(longest * size * 0.58 + 10, width * 0.36);
+    const margin = Math.min(Math.max(...lengths) * size * 0.58 + 10, width * 0.36);
     const right = 34; // holds the tools
     const side = Math.min(width - margin - right, 760, Math.max(300, n * 34));
     const axis = {
@@ -329,14 +330,14 @@
     Plotly.react(element, traces(shown, grid, span, cell), plan, CONFIG);
     legend(element, shown, span);
     if (!drawn.has(element) || drawn.get(element) === null) {
-      element.removeAllListeners?.("plotly_hover");
-      element.on("plotly_hover", (event) => {
-        const { pointIndex } = event.points[0];
-        const [a, b] = pointIndex;
+      const tell = (event) => {
+        const [a, b] = event.points[0].pointIndex;
         const current = drawn.get(element);
         current.cursor = [a, b];
         readout.textContent = current.shown.lines(a, b).join(" ");
-      });
+      };
+      element.on("plotly_hover", tell);
+      element.on("plotly_click", tell); // a touch is a click only
     }
     drawn.set(element, { shown, cursor: [0, 1] });
   }
@@ -357,9 +358,11 @@
     });
     current.cursor = next;
     const [a, b] = next;
+    const readout = event.currentTarget.nextElementSibling;
     Plotly.Fx.unhover(event.currentTarget);
-    event.currentTarget.nextElementSibling.textContent = a === b ? "" : current.shown.lines(a, b).join(" ");
+    readout.textContent = "";
     if (a === b) return;
+    readout.textContent = current.shown.lines(a, b).join(" ");
     const curveNumber = valid[a] && valid[b] ? 0 : 1;
     Plotly.Fx.hover(event.currentTarget, [{ curveNumber, pointNumber: [a, b] }]);
   }
@@ -371,8 +374,8 @@
   for (const form of document.querySelectorAll("[data-controls]")) {
     const element = document.getElementById(form.dataset.controls);
     const k = +element.dataset.class;
-    const start = classDifference(Object.keys(data.counts)[0], k).few ? "ground-truth" : "differential";
-    form.elements.kind.value = start;
+    const { few } = classDifference(Object.keys(data.counts)[0], k);
+    form.elements.kind.value = few ? "ground-truth" : "differential";
     const sync = () => {
       form.querySelector(".binarize").disabled = form.elements.kind.value === "differential";
       form.querySelector("output").textContent = (+form.elements.tau.value).toFixed(2);
@@ -459,7 +462,8 @@
         if (!drawn.has(element)) draw(element);
       }
     }
-    target.scrollIntoView({ behavior: "instant", block: target.matches(".tile") ? "center" : "start" });
+    const block = target.matches(".tile") ? "center" : "start";
+    target.scrollIntoView({ behavior: "instant", block });
     target.querySelector(".tile > button")?.focus({ preventScroll: true });
   }
   addEventListener("hashchange", arrive);
@@ -473,7 +477,8 @@
   const links = [...document.querySelectorAll(".toc a")];
   const sections = links.map((link) => document.querySelector(link.hash));
   const mark = () => {
-    const last = sections.findLastIndex((s) => s && s.getBoundingClientRect().top < innerHeight / 3);
+    const isPast = (section) => section.getBoundingClientRect().top < innerHeight / 3;
+    const last = sections.findLastIndex(isPast);
     links.forEach((link, i) => {
       if (i === Math.max(last, 0)) link.setAttribute("aria-current", "true");
       else link.removeAttribute("aria-current");
