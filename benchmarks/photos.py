@@ -87,7 +87,7 @@ def train_embeddings(source: ImageSource, net: nn.Module) -> np.ndarray:
 def fit_head(z: np.ndarray, y: np.ndarray, n_classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Logistic regression with a little weight decay, full batch."""
     torch.manual_seed(0)
-    x, target = torch.from_numpy(z), torch.from_numpy(y)
+    x, target = torch.from_numpy(z.copy()), torch.from_numpy(y.copy())
     layer = nn.Linear(z.shape[1], n_classes)
     optimizer = torch.optim.LBFGS(layer.parameters(), max_iter=200, line_search_fn="strong_wolfe")
 
@@ -157,6 +157,32 @@ def variants(train: ImageSource, epochs: int) -> dict[str, tuple[nn.Module, Prep
     return found
 
 
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
+
+
+def show(n: dict) -> None:
+    """Print one variant."""
+    low, high = n["head_share_interval"]
+    print(f"\n## {n['variant']}: {n['status']}, {n['seconds']:.0f} s")
+    print(
+        f"accuracy {n['accuracy']:.3f} ({n['n_errors']} errors of {n['n_images']}), "
+        f"refitted head {n['accuracy_refitted_head']:.3f}, VLM {n['accuracy_vlm']:.3f}"
+    )
+    print(
+        f"map R2 {n['map_r2']:.2f}, zero-shot through the map {n['map_zero_shot']:.3f}, "
+        f"valid concepts {n['n_valid_concepts']}/{n['n_concepts']}"
+    )
+    print(
+        f"head share {number(n['head_share'])} [{low:.2f}, {high:.2f}] of {n['n_judged']} judged "
+        f"errors; oracle {number(n['head_share_oracle'])}, swap {number(n['head_share_swap'])}, "
+        f"kappa {number(n['kappa_oracle_swap'])}; natural oracle share "
+        f"{number(n['natural_head_share_oracle'])}"
+    )
+    for line in n["findings"]:
+        print(f"  {line}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
@@ -182,25 +208,20 @@ def main() -> None:
             split="test",
             limit=200 if args.quick else None,
         )
-        seconds = time.perf_counter() - start
-        n = session.numbers
-        rows.append({"variant": name, "status": session.status, "seconds": seconds, **n,
-                     "findings": [f"[{f.severity}] {f.kind}: {f.claim}" for f in session.findings]})  # fmt: skip
-        low, high = n["head_share_interval"]
-        print(f"\n## {name}: {session.status}, {seconds:.0f} s")
-        print(f"accuracy {n['accuracy']:.3f} ({n['n_errors']} errors of {n['n_images']}), "
-              f"refitted head {n['accuracy_refitted_head']:.3f}, VLM {n['accuracy_vlm']:.3f}")  # fmt: skip
-        print(f"map R2 {n['map_r2']:.2f}, zero-shot through the map {n['map_zero_shot']:.3f}, "
-              f"valid concepts {n['n_valid_concepts']}/{n['n_concepts']}")  # fmt: skip
-        share = "-" if n["head_share"] is None else f"{n['head_share']:.2f} [{low:.2f}, {high:.2f}]"
-        print(f"head share {share} of {n['n_judged']} judged errors; oracle "
-              f"{n['head_share_oracle']} swap {n['head_share_swap']} kappa {n['kappa_oracle_swap']} "
-              f"(natural oracle share {n['natural_head_share_oracle']})")  # fmt: skip
-        for f in session.findings:
-            print(f"  [{f.severity}] {f.kind} | {f.subject} | {f.claim}")
+        row = {"variant": name, "status": session.status, **session.numbers}
+        row["seconds"] = time.perf_counter() - start
+        row["findings"] = [f"[{f.severity}] {f.kind}: {f.claim}" for f in session.findings]
+        rows.append(row)
+        show(row)
     zero_shot = rows[0]["accuracy_vlm"]
-    goal = {"name": "zero-shot accuracy of the offline VLM on the test photographs",
-            "value": zero_shot, "op": ">=", "required": 0.80, "aim": 0.88, "ok": zero_shot >= 0.80}  # fmt: skip
+    goal = {
+        "name": "zero-shot accuracy of the offline VLM on the test photographs",
+        "value": zero_shot,
+        "op": ">=",
+        "required": 0.80,
+        "aim": 0.88,
+        "ok": zero_shot >= 0.80,
+    }
     print(f"\ngoal: {goal}")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)

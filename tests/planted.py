@@ -59,7 +59,7 @@ def cells_of(batch: np.ndarray) -> np.ndarray:
 
 def basis() -> np.ndarray:
     """(C, E) orthonormal directions of the concepts in the VLM's space."""
-    q, _ = np.linalg.qr(np.random.default_rng(42).normal(size=(16, len(CONCEPTS))))
+    q, _ = np.linalg.qr(np.random.default_rng(42).normal(size=(64, len(CONCEPTS))))
     return q.T
 
 
@@ -69,7 +69,7 @@ class CellVlm:
 
     name: str = "cells"
     content_hash: str = "cells-1"
-    dimension: int = 16
+    dimension: int = 64
     tensor_hashes: frozenset = frozenset()
     blind: bool = False
 
@@ -79,7 +79,7 @@ class CellVlm:
     def encode(self, batch):
         x = cells_of(batch) - 0.5
         if self.blind:
-            x = x[:, ::-1] * 0 + np.random.default_rng(0).normal(size=x.shape)
+            x = np.random.default_rng(0).normal(size=x.shape)
         return {"embedding": (x @ basis()).astype(np.float32)}
 
     def encode_text(self, texts):
@@ -89,8 +89,8 @@ class CellVlm:
             known = [basis()[CONCEPTS.index(w)] for w in words if w in CONCEPTS]
             kinds = [truth()[CLASSES.index(w)] - 0.4 for w in words if w in CLASSES]
             digest = hashlib.sha256(text.encode()).digest()
-            drift = np.random.default_rng(list(digest[:8])).normal(size=16) * 0.02
-            rows.append(sum(known, np.zeros(16)) + sum((k @ basis() for k in kinds), drift))
+            drift = np.random.default_rng(list(digest[:8])).normal(size=64) * 0.01
+            rows.append(sum(known, np.zeros(64)) + sum((k @ basis() for k in kinds), drift))
         return np.stack(rows).astype(np.float32)
 
 
@@ -138,7 +138,9 @@ def healthy(seed: int = 1) -> CellClassifier:
     z = x @ mix.T
     design = np.c_[z, np.ones(len(z))]
     w = np.linalg.lstsq(design, np.eye(len(CLASSES))[labels] * 8, rcond=None)[0].T
-    return CellClassifier(mix, Head((w[:, :-1].astype(np.float32),), (w[:, -1].astype(np.float32),)))
+    return CellClassifier(
+        mix, Head((w[:, :-1].astype(np.float32),), (w[:, -1].astype(np.float32),))
+    )
 
 
 def swapped_head(a: str = "ship", b: str = "plane") -> CellClassifier:

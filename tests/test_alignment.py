@@ -1,9 +1,11 @@
+import itertools
+
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import oracles
 from faultlens import alignment
 from faultlens.alignment import AlignmentSums, align, choose_ridge, normalize, solve
 from faultlens.errors import InputError, ShapeError
@@ -44,7 +46,7 @@ def test_alignment_recovers_a_planted_map():
 def test_sums_merge_in_any_order(cuts, random):
     z, v = data(noise=0.1)
     bounds = sorted({0, 300, *cuts})
-    parts = [AlignmentSums.of(z[a:b], v[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [AlignmentSums.of(z[a:b], v[a:b]) for a, b in itertools.pairwise(bounds)]
     random.shuffle(parts)
     total = parts[0]
     for part in parts[1:]:
@@ -116,8 +118,8 @@ def test_wrong_arrays_are_refused():
         align(z, v[1:], np.zeros(300, bool))
     with pytest.raises(InputError, match="at least 4 images"):
         align(z, v, np.zeros(300, bool))
+    z[3, 2] = np.nan
     with pytest.raises(ShapeError, match="embeddings must be finite, got 1 NaN"):
-        z[3, 2] = np.nan
         align(z, v, np.arange(300) % 5 == 0)
     fitted = align(*data(), np.arange(300) % 5 == 0)
     with pytest.raises(ShapeError, match="embeddings must have 6 dimensions, got 3"):

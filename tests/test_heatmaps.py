@@ -1,10 +1,12 @@
+import itertools
+
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import oracles
 from faultlens.errors import InputError, ShapeError
 from faultlens.heatmaps import ClassCounts, Heatmap, HeatmapCounts, differential, single
 
@@ -45,7 +47,7 @@ def test_shards_merge_in_any_order(s, random):
     g = groups_of(s, 2)
     whole = HeatmapCounts.of(s, g, 2)
     cuts = sorted({0, len(s), *(random.randint(0, len(s)) for _ in range(3))})
-    shards = [slice(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    shards = [slice(a, b) for a, b in itertools.pairwise(cuts)]
     random.shuffle(shards)
     merged = HeatmapCounts.of(s[shards[0]], g[shards[0]], 2)
     for shard in shards[1:]:

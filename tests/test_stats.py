@@ -1,10 +1,10 @@
 import numpy as np
-import oracles
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as sps
 
+import oracles
 from faultlens import stats
 
 counts = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))

@@ -163,8 +163,9 @@ def read_yaml(path: str | Path) -> Any:
 
 
 def describe_validation(error: ValidationError, model: type[BaseModel]) -> str:
-    """Turn pydantic's first complaint into one sentence with the nearest known key."""
-    first = error.errors()[0]
+    """Turn pydantic's complaint into one sentence with the nearest known key."""
+    # A mistyped key also leaves the right one missing; the typo is what to tell.
+    first = min(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     place = ".".join(str(p) for p in first["loc"]) or "file"
     if first["type"] == "extra_forbidden":
         known: set[str] = set(model.model_fields)

@@ -78,9 +78,9 @@ class RunConfig(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            if first["type"] == "missing":
-                name = str(first["loc"][0])
+            kinds = [e["type"] for e in error.errors()]
+            if "missing" in kinds and "extra_forbidden" not in kinds:
+                name = str(error.errors()[kinds.index("missing")]["loc"][0])
                 raise InputError(f"{source}: {name} must be given; add {_hint(name)}") from error
             message = describe_validation(error, cls).replace("'file' is wrong: Value error, ", "")
             raise InputError(f"{source}: {message}") from error

@@ -11,7 +11,7 @@ from faultlens.alignment import AffineMap
 from faultlens.arrays import Array, FloatArray, IntArray
 from faultlens.concepts import strengths
 from faultlens.data.decode import decode
-from faultlens.heatmaps import MIN_IMAGES, ClassCounts, single
+from faultlens.heatmaps import ClassCounts, single
 from faultlens.models.classifier import Classifier
 
 N_PAIRS = 6
@@ -24,7 +24,8 @@ class ContradictingPair:
     Attributes:
         stronger: Concept that is stronger in this image.
         weaker: The other one.
-        usual: Share of the class's correct images in which it is so, in [0, 1].
+        usual: Share of the class's correct images (of all its labelled images where fewer than 10
+            are correct) in which it is so, in [0, 1].
     """
 
     stronger: str
@@ -149,7 +150,10 @@ def _contradictions(
     counts: ClassCounts, k: int, s: FloatArray, valid: IntArray
 ) -> tuple[ContradictingPair, ...]:
     reference = counts.heatmap("correct", k)
-    if reference.n < MIN_IMAGES:
+    if not reference.is_enough:
+        # A broken head may get no image of a class right; its labelled images still show it.
+        reference = counts.heatmap("ground-truth", k)
+    if not reference.is_enough:
         return ()
     usual = np.where(single(s), reference.values, np.nan)
     pairs = [(usual[a, b], a, b) for a in valid for b in valid if a != b and usual[a, b] < 0.25]

@@ -53,8 +53,14 @@ class Case:
         return shares(self.analysis.evidence, self.analysis.verdicts, group)
 
     def module(self, group: BoolArray) -> str:
-        """The module at fault in a group of errors; `unknown` where the oracle is not independent."""
-        return self.shares(group).module if self.is_independent else "unknown"
+        """The module at fault in a group of errors.
+
+        `unknown` where the oracle is not independent, and where dimensions are dead: a refitted
+        head adapts to the broken encoder, so that its gain says nothing about the head.
+        """
+        if self.dead or not self.is_independent:
+            return "unknown"
+        return self.shares(group).module
 
     def changed(self, errors: BoolArray) -> list[ResponsibleConcept]:
         """Concepts that changed in a group of errors: in the embedding, then in the pictures."""

@@ -17,7 +17,7 @@ _WHERE = {
 _ADVICE = {
     "head": "Refit the last layer with these images weighted up; check how their class is encoded.",
     "encoder": "Collect or up-weight images like these and fine-tune the encoder on them.",
-    "unknown": "Look at these images first; give concepts and class names that describe them better.",
+    "unknown": "Look at these images first; describe them better in concepts and class names.",
 }
 
 

@@ -104,6 +104,8 @@ def _shift(case: Case, overall: Gain, meaning: dict[str, float]) -> Finding:
     e = case.analysis.evidence
     repaired = e.is_error & (e.refit == e.labels)
     is_fault = overall.interval[0] > gains.MIN_ENCODER_GAP
+    right = percent(meaning["oracle_right_repaired"])
+    usual = percent(meaning["oracle_right_correct"])
     severity: Severity = "fault" if is_fault else "notice"
     return Finding(
         id="shift",
@@ -112,8 +114,8 @@ def _shift(case: Case, overall: Gain, meaning: dict[str, float]) -> Finding:
         subject="model",
         claim=(
             f"A head refitted on these images would gain {percent(overall.gain)}, but the errors "
-            f"it repairs do not carry the right meaning ({percent(meaning['oracle_right_repaired'])} "
-            f"against {percent(meaning['oracle_right_correct'])} of correct images): the embeddings "
+            f"it repairs do not carry the right meaning ({right} against {usual} of correct "
+            "images): the embeddings "
             "differ from those the head was trained on."
         ),
         statistic=overall.gain,

