@@ -159,3 +159,66 @@ def blind_encoder(*lost: str) -> CellClassifier:
     mix = model.mix.copy()
     mix[:, [CONCEPTS.index(c) for c in lost]] = 0
     return CellClassifier(mix, model.head, name="blind")
+
+
+def load(argument: str = "") -> CellVlm:
+    """What the registry calls in the command-line tests."""
+    return CellVlm(blind=argument == "blind")
+
+
+def save_onnx(model: CellClassifier, path, described: bool = True) -> None:
+    """Write the classifier as an ONNX file, by hand."""
+    import json
+
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    fold = np.zeros((len(CONCEPTS) * CELL, len(CONCEPTS)))
+    for c in range(len(CONCEPTS)):
+        fold[c * CELL : (c + 1) * CELL, c] = 1 / CELL
+    mix = (fold @ model.mix.T).astype(np.float32)
+    shift = (-0.5 * model.mix.sum(axis=1)).astype(np.float32)
+    arrays = {
+        "axes": np.array([2], np.int64),
+        "channel": np.array(0, np.int64),
+        "mix": mix,
+        "shift": shift,
+        "weight": model.head.weight,
+        "bias": model.head.bias,
+    }
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["rows"], keepdims=0),
+        helper.make_node("Gather", ["rows", "channel"], ["grey"], axis=1),
+        helper.make_node("MatMul", ["grey", "mix"], ["mixed"]),
+        helper.make_node("Add", ["mixed", "shift"], ["embedding"]),
+        helper.make_node("Gemm", ["embedding", "weight", "bias"], ["logits"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "cells",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, 4, 32])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(CLASSES)])],
+        [numpy_helper.from_array(a, name) for name, a in arrays.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
+    proto.ir_version = 8
+    if described:
+        helper.set_model_props(
+            proto,
+            {
+                "faultlens.classes": json.dumps(CLASSES),
+                "faultlens.preprocessing": PLAIN.model_dump_json(),
+            },
+        )
+    onnx.save(proto, str(path))
+
+
+def save_folder(root, n: int = 300, seed: int = 0, split: str = "test") -> None:
+    """Write pictures as `root/<split>/<class>/<i>.png`."""
+    from PIL import Image
+
+    pixels, labels = draw(n, seed)
+    for i, (picture, label) in enumerate(zip(pixels, labels, strict=True)):
+        folder = root / split / CLASSES[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(folder / f"{i:04d}.png")
