@@ -13,7 +13,7 @@ class WordEncoder:
     """Each distinct word is a direction of its own; equal texts are equal, others share words."""
 
     content_hash = "words"
-    dimension = 64
+    dimension = 512  # so many that no two words of a test share one
 
     def __init__(self):
         self.calls = []

@@ -8,17 +8,17 @@ import yaml
 from faultlens.vlm.imagenet import label_texts, read_labels
 
 ANCHORS = {
-    0: "tench", 7: "rooster", 24: "great grey owl", 50: "American alligator", 75: "black widow spider",
-    100: "black swan", 101: "tusker", 125: "hermit crab", 130: "flamingo", 150: "sea lion",
-    151: "Chihuahua", 175: "otterhound", 200: "Tibetan terrier", 225: "malinois", 251: "dalmatian",
-    268: "Mexican hairless dog", 288: "leopard", 293: "cheetah", 300: "tiger beetle",
-    326: "lycaenid", 340: "zebra", 355: "llama", 386: "African elephant", 397: "puffer fish",
-    398: "abacus", 404: "airliner", 425: "barn", 450: "bobsled", 475: "car mirror", 500: "cliff dwelling",
-    525: "dam", 550: "espresso maker", 575: "golf cart", 600: "hook", 625: "lifeboat",
-    650: "microphone", 675: "moving van", 700: "paper towel", 725: "water pitcher", 750: "quilt",
-    775: "sarong", 800: "slot machine", 825: "stone wall", 850: "teddy bear", 875: "trombone",
-    900: "water tower", 925: "consomme", 950: "orange", 970: "alp", 980: "volcano",
-    999: "toilet paper",
+    0: "tench", 7: "rooster", 24: "great grey owl", 50: "American alligator",
+    75: "black widow spider", 100: "black swan", 101: "tusker", 125: "hermit crab",
+    130: "flamingo", 150: "sea lion", 151: "Chihuahua", 175: "otterhound", 200: "Tibetan terrier",
+    225: "malinois", 251: "dalmatian", 268: "Mexican hairless dog", 288: "leopard",
+    293: "cheetah", 300: "tiger beetle", 326: "lycaenid", 340: "zebra", 355: "llama",
+    386: "African elephant", 397: "puffer fish", 398: "abacus", 404: "airliner", 425: "barn",
+    450: "bobsled", 475: "car mirror", 500: "cliff dwelling", 525: "dam", 550: "espresso maker",
+    575: "golf cart", 600: "hook", 625: "lifeboat", 650: "microphone", 675: "moving van",
+    700: "paper towel", 725: "water pitcher", 750: "quilt", 775: "sarong", 800: "slot machine",
+    825: "stone wall", 850: "teddy bear", 875: "trombone", 900: "water tower", 925: "consomme",
+    950: "orange", 970: "alp", 980: "volcano", 999: "toilet paper",
 }  # fmt: skip
 
 

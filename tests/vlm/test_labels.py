@@ -100,10 +100,10 @@ def test_a_label_needs_texts(encoder, texts):
 def test_the_bridge_is_a_vlm_and_finds_the_colour(classifier, encoder):
     bridge = LabelBridge(classifier, encoder, COLOURS)
     assert isinstance(bridge, VlmBackend)
-    assert (bridge.dimension, bridge.tensor_hashes) == (64, {"abc"})
+    assert (bridge.dimension, bridge.tensor_hashes) == (512, {"abc"})
     pictures = [Image.new("RGB", (4, 4), name) for name in ("red", "lime", "blue")]
     images = bridge.encode(np.stack([bridge.prepare(p) for p in pictures]))["embedding"]
-    assert images.shape == (3, 64)
+    assert images.shape == (3, 512)
     texts = bridge.encode_text(["like fire", "like grass", "like water", "cold colour"])
     cosines = (images / np.linalg.norm(images, axis=1)[:, None]) @ (
         texts / np.linalg.norm(texts, axis=1)[:, None]
@@ -114,7 +114,7 @@ def test_the_bridge_is_a_vlm_and_finds_the_colour(classifier, encoder):
 
 def test_images_and_texts_are_relative_to_the_mean_label(classifier, encoder):
     bridge = PrecomputedBridge(classifier.class_names, encoder, COLOURS, top=3)
-    np.testing.assert_allclose(bridge.embeddings(np.zeros((1, 3))), np.zeros((1, 64)), atol=1e-6)
+    np.testing.assert_allclose(bridge.embeddings(np.zeros((1, 3))), np.zeros((1, 512)), atol=1e-6)
     labels = embed_labels(list(COLOURS.values()), encoder)
     words = encoder.encode_text(["like fire"]) / np.sqrt(2)
     np.testing.assert_allclose(
@@ -192,7 +192,7 @@ def test_stored_cifar_logits_become_a_vlm(shared):
     from faultlens.vlm.sentences import SentenceEncoder
 
     arrays, _ = load_arrays(shared / "cifar10" / "features.safetensors")
-    labels, logits = arrays["label"][:4000], arrays["vlm_logits"][:4000]
+    labels, logits = arrays["label"][::5], arrays["vlm_logits"][::5]
     file = ConceptFile.parse(
         {
             "concepts": ["whiskers", "wheels", "beak"],

@@ -82,7 +82,8 @@ def test_near_meanings_are_near(minilm):
     assert vectors.shape == (4, minilm.dimension) == (4, 384)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     cosines = vectors @ vectors.T
-    assert cosines[0, 1] > 0.8 > 0.3 > cosines[0, 2]
+    assert cosines[0, 1] > 0.8
+    assert cosines[0, 2] < 0.4
     assert cosines[2, 3] > cosines[0, 3] + 0.2
 
 

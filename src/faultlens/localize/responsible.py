@@ -167,7 +167,7 @@ def head_concepts(
     excess = (_relative(shipped) - _relative(refitted))[finite, k]
     s = strengths[finite]
     n = len(excess)
-    if n < MIN_IMAGES or excess.std() == 0:
+    if n < MIN_IMAGES or excess.std() < 1e-6:  # equal but for rounding
         return []
     s_std = s.std(axis=0)
     r = ((excess - excess.mean())[:, None] * (s - s.mean(axis=0))).mean(axis=0)
