@@ -165,7 +165,7 @@ def main():
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the model")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--workers", type=int, help="of extract; its own default unless given")
     args = parser.parse_args()
     n, repeats = (128, 3) if args.quick else (512, 5)
     options = {"batch_size": args.batch_size, "n_workers": args.workers}

@@ -50,7 +50,7 @@ def lite1(n_classes: int) -> nn.Module:
 def small_net(n_classes: int) -> nn.Module:
     layers: list[nn.Module] = []
     width = 3
-    for out in (32, 64, 128, 128):
+    for out in (16, 32, 64, 96):
         layers += [
             nn.Conv2d(width, out, 3, padding=1, bias=False),
             nn.BatchNorm2d(out),
@@ -195,7 +195,7 @@ def main() -> None:
     train = source.split("train")
     vlm = load_vlm("offline")
     rows = []
-    for name, (net, preprocessing) in variants(train, 10 if args.quick else 60).items():
+    for name, (net, preprocessing) in variants(train, 8 if args.quick else 40).items():
         about = ModelDescription(classes=source.class_names, preprocessing=preprocessing)
         model = from_module(net, about, name=f"photos: {name}")
         start = time.perf_counter()

@@ -153,6 +153,10 @@ def analyse(
         InsufficientDataError: Too few images to fit or to analyse.
     """
     rows = np.flatnonzero(~m.is_reference)
+    if len(np.unique(m.labels[rows])) < 2:
+        raise InsufficientDataError(
+            "images must be of at least 2 classes, got 1; a single class cannot be confused"
+        )
     n_reference = int(m.is_reference.sum()) or len(rows)
     if min(len(rows), n_reference) < MIN_ANALYSED:
         raise InsufficientDataError(
@@ -214,6 +218,7 @@ def _measure(  # noqa: PLR0913, PLR0917 (one call, one place)
         predictions=predictions,
         vlm=vlm_predictions,
         mapped=zero_shot(mapped, vocabulary.class_directions),
+        logits=logits,
         refit_logits=refit,
         heatmap=heatmap_evidence(s_model, labels, predictions, counts),
         is_gated=gate(vlm_predictions, labels, classes.is_valid),

@@ -124,6 +124,9 @@ def debug(
         Path | None, typer.Option(help="Embeddings, logits, labels instead of model and images.")
     ] = None,
     head: Annotated[Path | None, typer.Option(help="The features' head (weight, bias).")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Class names of the features, separated by commas.")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many images.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(help="Images at once through a network.")
@@ -149,6 +152,7 @@ def debug(
         "model": model, "images": images, "vlm": vlm, "concepts": concepts, "out": out,
         "split": split, "reference_split": reference_split, "weights": weights,
         "split_at": split_at, "preprocess": preprocess, "features": features, "head": head,
+        "classes": classes.split(",") if classes else None,
         "limit": limit, "batch_size": batch_size, "max_failures": max_failures,
         "allow_pickle": allow_pickle or None,
     }  # fmt: skip

@@ -9,40 +9,91 @@ from typing import Any
 import numpy as np
 
 from faultlens.analysis import N_FOLDS, Measurements
-from faultlens.arrays import Array, FloatArray, check_array
+from faultlens.arrays import Array, FloatArray, IntArray, check_array
 from faultlens.data.duplicates import folds
+from faultlens.data.subset import stratified_order
 from faultlens.errors import InputError, nearest
 from faultlens.files import load_arrays, sha256_file
 from faultlens.measure import Measured
 from faultlens.models.head import Head
 from faultlens.vlm.backend import VlmBackend
 from faultlens.vlm.labels import PrecomputedBridge
+from faultlens.vlm.load import load_precomputed, load_vlm
 
+#: What encodes the prompts: a whole VLM, or a bridge over stored logits.
+TextSide = VlmBackend | PrecomputedBridge
+
+_VLM_NAMES = "vlm_class_names"
 _KNOWN = ("embedding", "logits", "label", "vlm_embedding", "vlm_logits")
 
 
 def measure_features(
     path: Path,
-    vlm: VlmBackend,
+    vlm: TextSide | str,
     *,
     head: Path | None = None,
     classes: Sequence[str] | None = None,
     limit: int | None = None,
-) -> Measured:
+) -> tuple[Measured, TextSide]:
     """Read a features file; see `INTERFACE` of the docs for its arrays.
 
     Args:
         path: Safetensors with `embedding` (N, D), `logits` (N, K), `label` (N,), and one of
             `vlm_embedding` (N, E) or `vlm_logits` (N, K').
-        vlm: Gives the text side; with `vlm_logits` it encodes the label names as well.
+        vlm: Gives the text side; with `vlm_logits` it encodes the label names as well. Loaded, or
+            its SPEC.
         head: Optional safetensors with `weight` (K, D) and `bias` (K,), checked against the logits.
         classes: K names, if the file's metadata has no `class_names`.
-        limit: Use the first so many rows.
+        limit: At most so many rows, every class keeping its share.
+
+    Returns:
+        The measurements, and what encodes text into the same space.
 
     Raises:
         InputError: An array is missing, of the wrong shape, not finite, or does not match.
     """
     arrays, metadata = load_arrays(path)
+    z, logits, labels = _checked(path, arrays)
+    classes = _class_names(path, metadata, classes, logits.shape[1], "class_names", "classes")
+    weight = _checked_head(head, z, logits) if head is not None else None
+    text, v = _vlm_side(path, arrays, metadata, classes, vlm)
+    is_independent = _is_independent(arrays, z)
+    names = tuple(f"row[{i}]" for i in range(len(z)))
+    if limit is not None and limit < len(z):
+        rows = np.sort(stratified_order(names, labels)[:limit])
+        z, logits, labels, v = z[rows], logits[rows], labels[rows], v[rows]
+        names = tuple(names[i] for i in rows)
+    digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in z]
+    _, groups = np.unique(np.array(digests), return_inverse=True)
+    measured = Measured(
+        measurements=Measurements(
+            embeddings=z,
+            logits=logits,
+            labels=labels,
+            vlm_embeddings=v,
+            folds=folds(digests, groups, N_FOLDS),
+            is_reference=np.zeros(len(z), bool),
+        ),
+        names=names,
+        classes=classes,
+        source=None,
+        slices={},
+        head_weight=weight,
+        is_independent=is_independent,
+        facts={
+            "features": {"file": path.name, "sha256": sha256_file(path), "n": len(z)},
+            "vlm": {
+                "name": text.name,
+                "content_hash": text.content_hash,
+                "dimension": text.dimension,
+            },
+        },
+    )
+    return measured, text
+
+
+def _checked(path: Path, arrays: dict[str, Array]) -> tuple[FloatArray, FloatArray, IntArray]:
+    """Return embeddings, logits and labels after every check that needs no other file."""
     for name in arrays:
         if name not in _KNOWN:
             raise InputError(f"{path} has an unknown array '{name}'; {nearest(name, _KNOWN)}")
@@ -52,11 +103,9 @@ def measure_features(
                 f"{path} must have the arrays embedding, logits and label, got no '{name}'; "
                 f"it has {', '.join(sorted(arrays))}"
             )
-    arrays = {name: a[:limit] for name, a in arrays.items()}
     z = check_array(arrays["embedding"], "N D", name="embedding").astype(np.float32)
     logits = check_array(arrays["logits"], "N K", name="logits").astype(np.float32)
     labels = check_array(arrays["label"], "N", name="label", kind="int").astype(np.int64)
-    names = _class_names(path, metadata, classes, logits.shape[1], "class_names", "classes")
     if not len(z) == len(logits) == len(labels):
         raise InputError(
             f"{path}: embedding, logits and label must have one row an image, got "
@@ -67,29 +116,7 @@ def measure_features(
             f"{path}: label must lie in [0, {logits.shape[1]}), the classes of the head, got "
             f"{labels.min()} to {labels.max()}"
         )
-    weight = _checked_head(head, z, logits) if head is not None else None
-    digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in z]
-    _, groups = np.unique(np.array(digests), return_inverse=True)
-    return Measured(
-        measurements=Measurements(
-            embeddings=z,
-            logits=logits,
-            labels=labels,
-            vlm_embeddings=_vlm_embeddings(path, arrays, metadata, names, vlm),
-            folds=folds(digests, groups, N_FOLDS),
-            is_reference=np.zeros(len(z), bool),
-        ),
-        names=tuple(f"row[{i}]" for i in range(len(z))),
-        classes=names,
-        source=None,
-        slices={},
-        head_weight=weight,
-        is_independent=_is_independent(arrays, z),
-        facts={
-            "features": {"file": path.name, "sha256": sha256_file(path), "n": len(z)},
-            "vlm": {"name": vlm.name, "content_hash": vlm.content_hash, "dimension": vlm.dimension},
-        },
-    )
+    return z, logits, labels
 
 
 def _class_names(
@@ -129,29 +156,34 @@ def _checked_head(path: Path, z: FloatArray, logits: FloatArray) -> FloatArray |
     return head.weight if head.is_linear else None
 
 
-def _vlm_embeddings(
-    path: Path, arrays: dict[str, Array], metadata: dict[str, str],
-    classes: tuple[str, ...], vlm: VlmBackend,
-) -> FloatArray:  # fmt: skip
+def _vlm_side(
+    path: Path,
+    arrays: dict[str, Array],
+    metadata: dict[str, str],
+    classes: tuple[str, ...],
+    vlm: TextSide | str,
+) -> tuple[TextSide, FloatArray]:
     n = len(arrays["embedding"])
     if "vlm_embedding" in arrays:
+        text = load_vlm(vlm) if isinstance(vlm, str) else vlm
         v = check_array(arrays["vlm_embedding"], "N E", name="vlm_embedding").astype(np.float32)
-        if v.shape != (n, vlm.dimension):
+        if v.shape != (n, text.dimension):
             raise InputError(
-                f"{path}: vlm_embedding must be ({n}, {vlm.dimension}) for '{vlm.name}', got "
+                f"{path}: vlm_embedding must be ({n}, {text.dimension}) for '{text.name}', got "
                 f"{v.shape}; use the VLM that made it"
             )
-        return v
+        return text, v
     if "vlm_logits" not in arrays:
         raise InputError(f"{path} must have vlm_embedding or vlm_logits; add one of them")
     logits = check_array(arrays["vlm_logits"], "N K", name="vlm_logits").astype(np.float32)
     if len(logits) != n:
         raise InputError(f"{path}: vlm_logits must have {n} rows, got {len(logits)}")
-    labels = _class_names(
-        path, metadata, classes if logits.shape[1] == len(classes) else None,
-        logits.shape[1], "vlm_class_names", "vlm_classes",
-    )  # fmt: skip
-    return PrecomputedBridge(vlm, labels).embed(logits)
+    same = classes if logits.shape[1] == len(classes) and _VLM_NAMES not in metadata else None
+    labels = _class_names(path, metadata, same, logits.shape[1], _VLM_NAMES, "vlm_classes")
+    bridge = load_precomputed(vlm, labels) if isinstance(vlm, str) else vlm
+    if not isinstance(bridge, PrecomputedBridge):
+        raise InputError(f"vlm must be a label bridge for stored vlm_logits, got '{bridge.name}'")
+    return bridge, bridge.embeddings(logits)
 
 
 def _is_independent(arrays: dict[str, Array], z: FloatArray) -> bool:

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,12 @@ import numpy as np
 
 from faultlens.analysis import N_FOLDS, Measurements
 from faultlens.arrays import BoolArray, FloatArray
-from faultlens.concepts import TextEncoder
 from faultlens.data.duplicates import duplicate_groups, folds, signature
 from faultlens.data.images import ImageSource
 from faultlens.data.scan import check_failures
 from faultlens.embeddings.extract import Encoder, extract
 from faultlens.embeddings.store import EmbeddingStore
-from faultlens.errors import InputError, StoreError
-from faultlens.files import load_arrays, save_arrays
+from faultlens.errors import InputError
 from faultlens.models.classifier import Classifier
 from faultlens.vlm.backend import VlmBackend
 
@@ -220,19 +217,3 @@ def _slices(source: ImageSource) -> dict[str, BoolArray]:
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def cached_text(vlm_hash: str, encode_text: TextEncoder, folder: Path) -> TextEncoder:
-    """Return a text encoder that keeps what it encoded, by content, in a folder."""
-
-    def encode(texts: Sequence[str]) -> FloatArray:
-        path = folder / f"text-{_digest(vlm_hash, *texts)[:12]}.safetensors"
-        if path.exists():
-            # A damaged copy is only a cache: it is made again.
-            with suppress(StoreError, KeyError):
-                return load_arrays(path)[0]["embedding"]
-        vectors = np.asarray(encode_text(texts), np.float32)
-        save_arrays(path, {"embedding": vectors})
-        return vectors
-
-    return encode

@@ -14,12 +14,12 @@ from faultlens.config import RunConfig
 from faultlens.data.images import ImageSource
 from faultlens.errors import InputError, StoreError, nearest
 from faultlens.explain import Explanation, explain_known, explain_new
+from faultlens.features import TextSide
 from faultlens.finding import SCHEMA, Finding
 from faultlens.heatmaps import ClassCounts, DifferentialHeatmap, Heatmap, HeatmapCounts
 from faultlens.measure import Progress
 from faultlens.models.classifier import Classifier
 from faultlens.models.load import load_model
-from faultlens.vlm.backend import VlmBackend
 
 #: 0 clean, 1 fault found, 3 unknown; 2 is a wrong input and never reaches here.
 EXIT_CODES = {"clean": 0, "fault": 1, "unknown": 3}
@@ -78,7 +78,7 @@ class DebugSession:
         model: "Classifier | str | None" = None,
         *,
         images: "ImageSource | str | Path | None" = None,
-        vlm: "VlmBackend | str",
+        vlm: "TextSide | str",
         concepts: "ConceptFile | str | Path",
         out: "str | Path",
         progress: Progress | None = None,

@@ -18,14 +18,13 @@ from faultlens.concepts import ConceptFile, Vocabulary
 from faultlens.config import RunConfig
 from faultlens.data.images import ImageSource, open_images
 from faultlens.errors import InputError
-from faultlens.features import measure_features
+from faultlens.features import TextSide, measure_features
 from faultlens.finding import SCHEMA
 from faultlens.heatmaps import ClassCounts
 from faultlens.measure import (
     Extraction,
     Measured,
     Progress,
-    cached_text,
     measure_images,
     select,
 )  # fmt: skip
@@ -34,6 +33,7 @@ from faultlens.models.load import load_model
 from faultlens.report.html import render
 from faultlens.vlm.backend import VlmBackend
 from faultlens.vlm.load import load_vlm
+from faultlens.vlm.sentences import CachedTextEncoder
 
 COUNTS = ("correct", "false_negative", "false_positive")
 
@@ -51,7 +51,7 @@ class Inputs:
 
     model: Classifier | str | None
     images: ImageSource | str | Path | None
-    vlm: VlmBackend | str
+    vlm: TextSide | str
     concepts: ConceptFile | str | Path
 
 
@@ -68,7 +68,7 @@ def run(config: RunConfig, inputs: Inputs, progress: Progress | None = None) -> 
     if not isinstance(file, ConceptFile):
         file = ConceptFile.read(file)
     measured, backend = _measured(config, inputs, file, progress)
-    encode_text = cached_text(backend.content_hash, backend.encode_text, out / "embeddings")
+    encode_text = CachedTextEncoder(backend, out / "embeddings").encode_text
     vocabulary = Vocabulary.build(file, measured.classes, encode_text)
     report = progress or (lambda stage, done, total: None)
     analysis = analyse(
@@ -80,12 +80,12 @@ def run(config: RunConfig, inputs: Inputs, progress: Progress | None = None) -> 
 
 def _measured(
     config: RunConfig, inputs: Inputs, file: ConceptFile, progress: Progress | None
-) -> tuple[Measured, VlmBackend]:
+) -> tuple[Measured, TextSide]:
     if config.features is not None:
-        backend = _vlm(inputs.vlm)
         return measure_features(
-            config.features, backend, head=config.head, classes=config.classes, limit=config.limit
-        ), backend
+            config.features, inputs.vlm,
+            head=config.head, classes=config.classes, limit=config.limit,
+        )  # fmt: skip
     if inputs.images is None or inputs.model is None:
         raise InputError("model and images are both needed (or features instead of them)")
     images = inputs.images
@@ -104,8 +104,11 @@ def _measured(
     ), backend
 
 
-def _vlm(vlm: VlmBackend | str) -> VlmBackend:
-    return load_vlm(vlm) if isinstance(vlm, str) else vlm
+def _vlm(vlm: TextSide | str) -> VlmBackend:
+    backend = load_vlm(vlm) if isinstance(vlm, str) else vlm
+    if isinstance(backend, VlmBackend):
+        return backend
+    raise InputError(f"vlm must see images, got '{backend.name}', a bridge over stored logits")
 
 
 def _model(config: RunConfig, model: Classifier | str) -> Classifier:

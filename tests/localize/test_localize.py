@@ -12,7 +12,8 @@ def evidence(rows, k=3):
     """Rows of (label, prediction, vlm, mapped, refit, heatmap, gated)."""
     y, p, v, m, r, h, g = (np.array(c) for c in zip(*rows, strict=True))
     logits = np.eye(k)[r] * 2.0
-    return Evidence(y, p, v, m, logits, h.astype(float), g.astype(bool))
+    shipped = np.eye(k)[p] * 2.0
+    return Evidence(y, p, v, m, shipped, logits, h.astype(float), g.astype(bool))
 
 
 def modules(e, margin=0.0):
@@ -37,20 +38,27 @@ def test_the_majority_of_three_votes_decides():
 def test_a_label_is_doubted_only_where_both_judges_are_sure_and_agree():
     e = evidence([(0, 1, 1, 1, 1, 0, 0)] * 3)
     sure = Evidence(
-        e.labels, e.predictions, np.array([1, 1, 2]), e.mapped, np.eye(3)[[1, 1, 1]] * 9.0,
+        e.labels, e.predictions, np.array([1, 1, 2]), e.mapped, e.logits,
+        np.eye(3)[[1, 1, 1]] * 9.0,
         e.heatmap, e.is_gated,
     )  # fmt: skip
     assert judge(sure, np.array([2.0, 0.5, 2.0])).names() == ["data", "unknown", "unknown"]
     unsure = Evidence(
-        e.labels, e.predictions, e.vlm, e.mapped, np.eye(3)[[1, 1, 1]], e.heatmap, e.is_gated
+        e.labels,
+        e.predictions,
+        e.vlm,
+        e.mapped,
+        e.logits,
+        np.eye(3)[[1, 1, 1]],
+        e.heatmap,
+        e.is_gated,
     )
     assert modules(unsure, 2.0) == ["unknown"] * 3
 
 
 def test_shares_count_what_they_say():
-    e = evidence(
-        [(0, 1, 0, 0, 0, 1, 1)] * 6 + [(0, 1, 0, 1, 1, -1, 1)] * 2 + [(0, 1, 1, 0, 0, 1, 0)]
-    )
+    head, encoder, not_gated = (0, 1, 0, 0, 0, 1, 1), (0, 1, 0, 1, 1, -1, 1), (0, 1, 1, 0, 0, 1, 0)
+    e = evidence([head] * 6 + [encoder] * 2 + [not_gated])
     s = shares(e, judge(e, np.zeros(9)), np.ones(9, bool))
     assert (s.n_errors, s.n_judged, s.n_head) == (9, 8, 6)
     assert s.head == 0.75
@@ -98,7 +106,9 @@ def test_refit_minimises_the_penalised_cross_entropy():
         logits = x @ weight.T + bias
         p = np.exp(logits - logits.max(axis=1, keepdims=True))
         p /= p.sum(axis=1, keepdims=True)
-        return -np.log(p[np.arange(len(y)), y]).mean() + 0.005 * (weight**2).sum()
+        terms = -np.log(p[np.arange(len(y)), y])
+        by_class = [terms[y == k].mean() for k in range(3)]
+        return np.mean(by_class) + 0.005 * (weight**2).sum()
 
     weight = head.weight * z.std(axis=0)
     bias = head.bias + head.weight @ z.mean(axis=0)
@@ -107,6 +117,28 @@ def test_refit_minimises_the_penalised_cross_entropy():
     for _ in range(30):
         nudged = loss(weight + 0.02 * rng.normal(size=weight.shape), bias)
         assert nudged > best - 1e-5
+
+
+def test_a_refit_gains_nothing_by_knowing_the_class_frequencies():
+    rng = np.random.default_rng(4)
+    y = (rng.random(4000) < 0.1).astype(int)
+    z = y[:, None] * 1.0 + rng.normal(size=(4000, 1))
+    head = refit_head(z, y, 2, 1e-4)
+    # Balanced, the border lies in the middle; with the frequencies it would lie far above.
+    w, b = np.diff(head.weight, axis=0), np.diff(head.bias)
+    assert -b[0] / w[0, 0] == pytest.approx(0.5, abs=0.15)
+
+
+def test_both_heads_choose_among_the_same_classes():
+    e = evidence([(0, 2, 0, 0, 0, 0, 1)] * 4)
+    never_seen = e.refit_logits.copy()
+    never_seen[:, 2] = -np.inf
+    fair = Evidence(
+        e.labels, e.predictions, e.vlm, e.mapped, np.tile([1.0, 0.0, 3.0], (4, 1)), never_seen,
+        e.heatmap, e.is_gated,
+    )  # fmt: skip
+    assert (fair.closed == 0).all()
+    assert gains.head_gains(fair)[0].gained == 0
 
 
 def test_refit_does_not_care_for_scale_and_shift():
@@ -152,7 +184,7 @@ def natural(n=1000, error=0.1, seed=0):
     p, r, v = noisy(error), noisy(error), noisy(error)
     logits = np.eye(4)[r] * 3
     ones = np.ones(n, bool)
-    return Evidence(y, p, v, v, logits, np.zeros(n), (v == y) & ones)
+    return Evidence(y, p, v, v, np.eye(4)[p], logits, np.zeros(n), (v == y) & ones)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -184,7 +216,7 @@ def test_trading_precision_for_recall_is_no_gain():
     p[:60] = 1  # the shipped head misses 60 of class 0
     r = y.copy()
     r[200:260] = 0  # the refit claims 60 of class 1 instead
-    e = Evidence(y, p, y, y, np.eye(2)[r] * 3, np.zeros(400), np.ones(400, bool))
+    e = Evidence(y, p, y, y, np.eye(2)[p], np.eye(2)[r], np.zeros(400), np.ones(400, bool))
     assert not any(g.is_fault for g in gains.head_gains(e))
 
 
@@ -204,7 +236,7 @@ def test_slices_are_compared_within_their_class():
     p = y.copy()
     p[:30] = 1  # the first 40 of class 0 are a subclass that mostly fails
     p[200:260] = 0
-    e = Evidence(y, p, y, y, np.eye(2)[y], np.zeros(400), np.ones(400, bool))
+    e = Evidence(y, p, y, y, np.eye(2)[p], np.eye(2)[y], np.zeros(400), np.ones(400, bool))
     group = np.arange(400) < 40
     [gap] = gains.slice_gaps(e, {"emu": group})
     assert gap.is_fault

@@ -110,10 +110,13 @@ def _groups(e: Evidence, other: IntArray, classes: IntArray) -> dict[int | None,
 def head_gains(e: Evidence) -> list[Gain]:
     """Gain of the refitted head over the shipped one: all images first, then each class.
 
-    Each image is predicted by a head that was fitted without it.
+    Each image is predicted by a head that was fitted without it, and both heads choose among the
+    classes that the refit has seen.
     """
     present = np.unique(e.labels)
-    return _gains(e.refit == e.labels, ~e.is_error, _groups(e, e.refit, present), MIN_HEAD_GAIN)
+    return _gains(
+        e.refit == e.labels, e.closed == e.labels, _groups(e, e.refit, present), MIN_HEAD_GAIN
+    )
 
 
 def encoder_gaps(e: Evidence, class_is_valid: BoolArray) -> list[Gain]:
@@ -122,7 +125,7 @@ def encoder_gaps(e: Evidence, class_is_valid: BoolArray) -> list[Gain]:
     The best head is the shipped or the refitted one, whichever is right more often, so that a
     broken head is not blamed on the encoder. Only classes that the VLM knows are asked.
     """
-    best = e.refit if (e.refit == e.labels).sum() >= (~e.is_error).sum() else e.predictions
+    best = e.refit if (e.refit == e.labels).sum() >= (e.closed == e.labels).sum() else e.closed
     judged = class_is_valid[e.labels]
     groups = {k: g & judged for k, g in _groups(e, e.vlm, np.flatnonzero(class_is_valid)).items()}
     return _gains(e.vlm == e.labels, best == e.labels, groups, MIN_ENCODER_GAP)

@@ -1,7 +1,7 @@
 """The swap test: which errors go away when only the head is refitted on the frozen embeddings?
 
-An error that the refitted head fixes was the head's. The refit is multinomial logistic regression
-on reference images, so that no image judges itself.
+An error that the refitted head fixes was the head's. The refit is class-balanced multinomial
+logistic regression on reference images, so that no image judges itself.
 """
 
 from dataclasses import dataclass
@@ -50,20 +50,26 @@ def _loss(theta: FloatArray, x: FloatArray, y: IntArray) -> float:
 
 
 def _fit(x: FloatArray, y: IntArray, penalty: float, start: FloatArray) -> FloatArray:
-    """Minimise mean cross-entropy + penalty/2 · ‖W‖²; the last column of the result is the bias."""
+    """Minimise cross-entropy + penalty/2 · ‖W‖²; the last column of the result is the bias.
+
+    Every class weighs alike: the refit must not gain by knowing how frequent the classes are here.
+    """
     n, d = x.shape
     rows = np.arange(n)
+    counts = np.bincount(y, minlength=len(start))
+    share = (1 / (np.count_nonzero(counts) * counts[y])).astype(x.dtype)
 
     def objective(flat: FloatArray) -> tuple[float, FloatArray]:
         theta = flat.reshape(start.shape)
         weight = theta[:, :d]
         log_p = _log_softmax(x @ weight.T.astype(x.dtype) + theta[:, d].astype(x.dtype))
-        loss = -float(log_p[rows, y].mean(dtype=np.float64))
+        loss = -float((share * log_p[rows, y]).sum(dtype=np.float64))
         residual = np.exp(log_p)
         residual[rows, y] -= 1
+        residual *= share[:, None]
         gradient = np.empty_like(theta)
-        gradient[:, :d] = residual.T @ x / n + penalty * weight
-        gradient[:, d] = residual.mean(axis=0)
+        gradient[:, :d] = residual.T @ x + penalty * weight
+        gradient[:, d] = residual.sum(axis=0)
         return loss + 0.5 * penalty * float((weight**2).sum()), gradient.ravel()
 
     options = {"maxiter": 100, "ftol": 1e-6, "gtol": 1e-4}

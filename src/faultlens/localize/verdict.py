@@ -23,6 +23,7 @@ class Evidence:
         predictions: (N,) of the classifier.
         vlm: (N,) zero-shot classes of the VLM.
         mapped: (N,) zero-shot classes of the mapped embedding.
+        logits: (N, K) of the classifier.
         refit_logits: (N, K) of the refitted head.
         heatmap: (N,) heatmap evidence, positive against the head.
         is_gated: (N,) where the VLM may judge.
@@ -32,6 +33,7 @@ class Evidence:
     predictions: IntArray
     vlm: IntArray
     mapped: IntArray
+    logits: FloatArray
     refit_logits: FloatArray
     heatmap: FloatArray
     is_gated: BoolArray
@@ -40,6 +42,16 @@ class Evidence:
     def refit(self) -> IntArray:
         """(N,) classes of the refitted head."""
         return np.asarray(self.refit_logits.argmax(axis=1))
+
+    @property
+    def closed(self) -> IntArray:
+        """(N,) classes of the shipped head among those the refitted head has seen.
+
+        A refit that never saw a class cannot confuse anything with it; comparing the two heads
+        is fair only among the classes that both may answer.
+        """
+        seen = np.isfinite(self.refit_logits)
+        return np.asarray(np.where(seen, self.logits, -np.inf).argmax(axis=1))
 
     @property
     def is_error(self) -> BoolArray:

@@ -34,7 +34,8 @@ class BridgeFile(BaseModel):
     """A bridge file; paths in it start from its own folder.
 
     Attributes:
-        classifier: A model as `--model` takes it, such as `onnx:net.onnx`.
+        classifier: A model as `--model` takes it, such as `onnx:net.onnx`; not needed where the
+            logits are stored already (`vlm_logits` of a features file).
         preprocess: YAML file with class names and preprocessing.
         weights: File with weights, for a classifier that needs one.
         text: The sentence encoder.
@@ -47,7 +48,7 @@ class BridgeFile(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    classifier: _Text
+    classifier: _Text | None = None
     preprocess: _Text | None = None
     weights: _Text | None = None
     text: Literal["offline"] = "offline"
@@ -92,7 +93,9 @@ class BridgeFile(BaseModel):
         return {key: value for key, value in given.items() if value is not None}
 
     def load_classifier(self) -> Any:
-        """Load the image classifier."""
+        """Load the image classifier; InputError where the file names none."""
+        if self.classifier is None:
+            raise InputError(f"'classifier' must be given; a complete example:\n\n{EXAMPLE_YAML}")
         kind, colon, target = self.classifier.partition(":")
         beside = self.folder / target
         spec = f"{kind}{colon}{beside}" if target and beside.exists() else self.classifier
