@@ -10,6 +10,7 @@ from faultlens.analysis import Analysis
 from faultlens.arrays import BoolArray, FloatArray, IntArray
 from faultlens.heatmaps import Heatmap, HeatmapCounts, differential
 from faultlens.localize import responsible
+from faultlens.localize.gains import Gain, encoder_gaps, head_gains
 from faultlens.localize.responsible import ResponsibleConcept
 from faultlens.localize.verdict import Shares, shares
 
@@ -29,6 +30,8 @@ class Case:
         slices: name -> (n,) images of a subclass or with an attribute.
         dead: Embedding dimensions that never change although the head listens to them.
         is_independent: Whether the VLM's encoder is another one than the classifier's.
+        head_gains: What a refitted head would gain: over all images first, then by class.
+        encoder_gaps: What the VLM is ahead of the best linear head; empty where it may not judge.
     """
 
     analysis: Analysis
@@ -37,6 +40,15 @@ class Case:
     slices: Mapping[str, BoolArray] = field(default_factory=dict)
     dead: tuple[int, ...] = ()
     is_independent: bool = True
+    head_gains: tuple[Gain, ...] = field(init=False)
+    encoder_gaps: tuple[Gain, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        e, classes = self.analysis.evidence, self.analysis.class_validity
+        may_judge = classes.is_usable and self.is_independent
+        gaps = encoder_gaps(e, classes.is_valid) if may_judge else []
+        object.__setattr__(self, "head_gains", tuple(head_gains(e)))
+        object.__setattr__(self, "encoder_gaps", tuple(gaps))
 
     @property
     def n(self) -> int:
@@ -52,14 +64,26 @@ class Case:
         """How the errors of a group divide between head and encoder."""
         return shares(self.analysis.evidence, self.analysis.verdicts, group)
 
-    def module(self, group: BoolArray) -> str:
+    def module(self, group: BoolArray, k: int | None = None) -> str:
         """The module at fault in a group of errors.
+
+        A head that guesses between classes the encoder cannot tell apart is right by chance as
+        often as the shipped one is wrong, so for a class the paired gains are asked first: what
+        a refitted head or another encoder would gain net. Else the shares of the errors decide.
 
         `unknown` where the oracle is not independent, and where dimensions are dead: a refitted
         head adapts to the broken encoder, so that its gain says nothing about the head.
+
+        Args:
+            group: (n,) images.
+            k: Class index where the group is a class.
         """
         if self.dead or not self.is_independent:
             return "unknown"
+        head = any(g.is_fault for g in self.head_gains if k is not None and g.subject == k)
+        encoder = any(g.is_fault for g in self.encoder_gaps if k is not None and g.subject == k)
+        if head != encoder:
+            return "head" if head else "encoder"
         return self.shares(group).module
 
     def changed(self, errors: BoolArray) -> list[ResponsibleConcept]:

@@ -8,7 +8,7 @@ from faultlens.report.content import Status
 
 
 def findings(case: Case) -> list[Finding]:
-    """Return every claim: faults first, by the errors they explain; then notices."""
+    """Return every claim: faults of the model, then of groups, then notices."""
     head = modules.head(case)
     explained = {
         name for f in head if f.kind == "localization.head" for name in f.evidence["classes"]
@@ -23,7 +23,7 @@ def findings(case: Case) -> list[Finding]:
         *groups.differences(case, covered),
     ]
     faults = [f for f in faults if f.severity == "fault"]
-    faults.sort(key=lambda f: (-f.evidence["n_errors"], -f.confidence))
+    faults.sort(key=lambda f: ("group" in f.evidence, -f.evidence["n_errors"], -f.confidence))
     return [*faults, *rest]
 
 

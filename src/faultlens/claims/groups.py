@@ -45,7 +45,7 @@ def slices(case: Case) -> list[Finding]:
 
 def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Finding:
     errors = group & case.is_error
-    module = case.module(group)
+    module = case.module(group, case.classes.index(gap.subject) if kind == "class" else None)
     concepts = case.changed(errors)
     said, seen = words(concepts), words(concepts, "vlm")
     shares = case.shares(group)
@@ -57,7 +57,7 @@ def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Fi
     )
     claim += f": the errors' embeddings say {said}" if said else ""
     claim += f"; their pictures show {seen}." if seen else "."
-    certain = shares.head if module == "head" else 1 - shares.head
+    certain = (shares.head if module == "head" else 1 - shares.head) if shares.n_judged else 0.5
     return Finding(
         id=f"{kind}-{slug(gap.subject)}",
         kind=f"localization.{module}",
