@@ -164,7 +164,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="fewer pictures and repeats")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of the model")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--workers", type=int, help="of extract; its own default unless given")
     args = parser.parse_args()
     n, repeats = (128, 3) if args.quick else (512, 5)

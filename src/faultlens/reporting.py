@@ -81,7 +81,7 @@ def image_rows(case: Case, measured: Measured) -> list[dict[str, Any]]:
     """One JSON object per analysed image, as in `images.json`."""
     a, e = case.analysis, case.analysis.evidence
     confidence = special.softmax(a.logits, axis=1).max(axis=1)
-    verdicts = a.verdicts.names()
+    verdicts, refit, is_error = a.verdicts.names(), e.refit, e.is_error
     known = measured.source.subclasses if measured.source else None
     return [
         {
@@ -91,8 +91,8 @@ def image_rows(case: Case, measured: Measured) -> list[dict[str, Any]]:
             "confidence": float(confidence[i]),
             "vlm": case.classes[e.vlm[i]],
             "mapped": case.classes[e.mapped[i]],
-            "refitted_head": case.classes[int(e.refit[i])],
-            "verdict": verdicts[i] if e.is_error[i] else "correct",
+            "refitted_head": case.classes[refit[i]],
+            "verdict": verdicts[i] if is_error[i] else "correct",
             "verdict_confidence": float(a.verdicts.confidence[i]),
             "is_gated": bool(e.is_gated[i]),
             "fit": int(a.fit_of[i]),

@@ -18,8 +18,10 @@ def head(case: Case) -> list[Finding]:
     trained on and what it gets now; dead dimensions explain one. It is told as such.
     """
     e = case.analysis.evidence
-    found = case.head_gains
-    if not any(g.is_fault for g in found):
+    overall = case.head_gains[0]
+    classes = [g for g in case.head_gains[1:] if g.is_fault]
+    # With dead dimensions the refit adapts to the broken encoder: no word about the head.
+    if case.dead or not (classes or overall.is_significant):
         return []
     repaired, correct, remaining, is_kept = gains.meaning_is_kept(e)
     meaning = {
@@ -27,12 +29,9 @@ def head(case: Case) -> list[Finding]:
         "oracle_right_correct": correct,
         "oracle_right_remaining": remaining,
     }
-    if case.dead:
-        return []
-    overall, classes = found[0], [g for g in found[1:] if g.is_fault]
-    if not is_kept:
-        return [_shift(case, overall, meaning)] if overall.is_fault else []
-    return [_head_fault(case, overall, classes, meaning)]
+    if is_kept and (classes or overall.is_fault):
+        return [_head_fault(case, overall, classes, meaning)]
+    return [_shift(case, overall, meaning, is_kept)] if overall.is_significant else []
 
 
 def _head_fault(
@@ -109,37 +108,45 @@ def _pairs(case: Case, errors: BoolArray) -> str:
     return listing(shown)
 
 
-def _shift(case: Case, overall: Gain, meaning: dict[str, float]) -> Finding:
+def _shift(case: Case, overall: Gain, meaning: dict[str, float], is_kept: bool) -> Finding:
+    """Tell of a gain that does not make the head wrong: too small, or without the right meaning."""
     e = case.analysis.evidence
     repaired = e.is_error & (e.refit == e.labels)
-    is_fault = overall.interval[0] > gains.MIN_ENCODER_GAP
-    right = percent(meaning["oracle_right_repaired"])
-    usual = percent(meaning["oracle_right_correct"])
+    is_fault = overall.is_fault and overall.interval[0] > gains.MIN_ENCODER_GAP
     severity: Severity = "fault" if is_fault else "notice"
+    claim = (
+        f"A head refitted on these images would gain {percent(overall.gain)}, "
+        f"{percent(overall.share)} of the errors: "
+    )
+    if is_kept:
+        claim += "the images differ a little from those the head was trained on."
+    else:
+        right = percent(meaning["oracle_right_repaired"])
+        usual = percent(meaning["oracle_right_correct"])
+        claim += (
+            f"but what it repairs does not carry the right meaning ({right} against {usual} of "
+            "correct images), so the embeddings differ from those the head was trained on."
+        )
     return Finding(
         id="shift",
         kind="localization.encoder" if is_fault else "localization.shift",
         severity=severity,
         subject="model",
-        claim=(
-            f"A head refitted on these images would gain {percent(overall.gain)}, but the errors "
-            f"it repairs do not carry the right meaning ({right} against {usual} of correct "
-            "images): the embeddings "
-            "differ from those the head was trained on."
-        ),
+        claim=claim,
         statistic=overall.gain,
         interval=overall.interval,
         n=overall.n,
-        confidence=1 - case.shares(repaired).head if case.shares(repaired).n_judged else 0.5,
+        confidence=1 - overall.p_value,
         evidence=case.evidence(
             repaired,
             "accuracy gained by refitting the head",
             p_value=overall.p_value,
+            share_of_errors=overall.share,
             meaning=meaning,
         ),
         advice=(
             "Compare these images and their preprocessing with the training ones (compression, "
-            "size, colour); fine-tune the last stages on images like these."
+            "size, colour); fine-tune on images like these."
         ),
     )
 

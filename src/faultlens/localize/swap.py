@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy import optimize
+from threadpoolctl import threadpool_limits
 
 from faultlens.arrays import BoolArray, Embeddings, FloatArray, IntArray, read_only
 
@@ -73,9 +74,12 @@ def _fit(x: FloatArray, y: IntArray, penalty: float, start: FloatArray) -> Float
         return loss + 0.5 * penalty * float((weight**2).sum()), gradient.ravel()
 
     options = {"maxiter": 100, "ftol": 1e-6, "gtol": 1e-4}
-    result = optimize.minimize(
-        objective, start.ravel(), jac=True, method="L-BFGS-B", options=options
-    )
+    # Hundreds of small products: on a busy machine threads wait for each other a hundred times
+    # longer than they compute.
+    with threadpool_limits(1, user_api="blas"):
+        result = optimize.minimize(
+            objective, start.ravel(), jac=True, method="L-BFGS-B", options=options
+        )
     return np.asarray(result.x).reshape(start.shape)
 
 
