@@ -10,9 +10,9 @@ from faultlens.localize import gains
 from faultlens.localize.gains import Gap
 
 _WHERE = {
-    "head": "the embeddings carry the right meaning, so the head is at fault",
-    "encoder": "the embeddings already carry the wrong meaning, so the encoder is at fault",
-    "unknown": "whether the encoder or the head is at fault cannot be told",
+    "head": "The head is at fault: the embeddings carry the right meaning",
+    "encoder": "The encoder is at fault",
+    "unknown": "Encoder or head cannot be told apart",
 }
 _ADVICE = {
     "head": "Refit the last layer with these images weighted up; check how their class is encoded.",
@@ -47,17 +47,16 @@ def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Fi
     errors = group & case.is_error
     module = case.module(group, case.classes.index(gap.subject) if kind == "class" else None)
     concepts = case.changed(errors)
-    said, seen = words(concepts), words(concepts, "vlm")
+    said = words(concepts)
     shares = case.shares(group)
     label, predicted, n = case.confusions(errors)[0]
     claim = (
         f"{gap.subject} fails in {percent(gap.n_errors / gap.n)} of {gap.n} images, against "
         f"{percent(gap.rest)} of {rest}; {n} of {gap.n_errors} errors are called "
-        f"{case.classes[predicted]}. {_WHERE[module].capitalize()}"
+        f"{case.classes[predicted]}. {_WHERE[module]}"
     )
-    claim += f": the errors' embeddings say {said}" if said else ""
-    claim += f"; their pictures show {seen}." if seen else "."
-    certain = (shares.head if module == "head" else 1 - shares.head) if shares.n_judged else 0.5
+    claim += f"; the embeddings of these errors say {said}." if said else "."
+    agree = shares.head if module == "head" else 1 - shares.head
     return Finding(
         id=f"{kind}-{slug(gap.subject)}",
         kind=f"localization.{module}",
@@ -67,7 +66,8 @@ def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Fi
         statistic=gap.gap,
         interval=gap.interval,
         n=gap.n,
-        confidence=certain if module != "unknown" else 0.0,
+        # Sure of the module where there is one, else that the group fails at all.
+        confidence=agree if module != "unknown" and shares.n_judged else 1 - gap.p_value,
         evidence=case.evidence(
             errors,
             f"error rate above {rest}",

@@ -207,10 +207,9 @@ def _gap(case: Case) -> list[Finding]:
             severity="fault",
             subject="model",
             claim=(
-                "The encoder loses what another encoder sees: without any training on these "
-                f"classes, the vision-language model is right on {percent(overall.gain)} more of "
-                "the images than the best linear head on this encoder, mostly "
-                f"{_pairs(case, missed)}"
+                "The encoder loses what another encoder sees: the vision-language model, not "
+                f"trained on these classes, is right on {percent(overall.gain)} more images than "
+                f"the best linear head on this encoder; mostly {_pairs(case, missed)}"
                 + (f"; the embeddings of these errors say {said}." if said else ".")
             ),
             statistic=overall.gain,

@@ -72,6 +72,8 @@ def badge(kind: str) -> str:
     family, _, last = kind.partition(".")
     if family == "data" or last == "data":
         return "data"
+    if last == "unknown":
+        return "undecided"
     return last if last in ("head", "encoder") else "notice"
 
 
