@@ -2,6 +2,9 @@
 
 Bare is `encode` in a loop over batches that were read and prepared beforehand. Both see the same
 pictures, in turns. Pictures: the shared photographs where present, else generated JPEG files.
+
+Where the bare model already keeps every processor busy, reading can only take time away from it:
+`ceiling` is the share that is left then, the model's processor time over model and reading.
 """
 
 import argparse
@@ -118,12 +121,17 @@ def extract_s(encoder, source, options):
 
 
 def measure(encoder, source, repeats, options):
-    """Return images per second of bare and extract, a list of each, in turns."""
+    """Return images per second of bare and extract, a list of each, in turns, and the ceiling."""
+    begin = time.process_time()
     inputs = [encoder.prepare(source.load(i)) for i in range(len(source))]
+    reading_s = time.process_time() - begin
     size = options["batch_size"]
     batches = [np.stack(inputs[i : i + size]) for i in range(0, len(inputs), size)]
     bare_s(encoder, batches[:1])
-    runs = {"bare": [], "extract": []}
+    begin = time.process_time()
+    bare_s(encoder, batches)
+    encoding_s = time.process_time() - begin
+    runs = {"bare": [], "extract": [], "ceiling": encoding_s / (encoding_s + reading_s)}
     for repeat in range(repeats):
         # The order turns round, so that neither is always the first after a pause.
         for kind in ("bare", "extract") if repeat % 2 == 0 else ("extract", "bare"):
@@ -143,6 +151,7 @@ def result_of(name, runs):
         "extract_images_per_s": statistics.median(runs["extract"]),
         "share": statistics.median(ratios),
         "shares": ratios,
+        "ceiling": runs["ceiling"],
     }
 
 
@@ -177,10 +186,10 @@ def main():
                 result_of(name, measure(MODELS[name](args.threads), source, repeats, options))
             )
     print(f"{n} pictures ({data}), {args.threads} threads, {options}, median of {repeats}")
-    print(f"{'model':36}{'bare/s':>10}{'extract/s':>11}{'share':>8}")
+    print(f"{'model':36}{'bare/s':>10}{'extract/s':>11}{'share':>8}{'ceiling':>9}")
     for row in rows:
         speeds = f"{row['bare_images_per_s']:10.1f}{row['extract_images_per_s']:11.1f}"
-        print(f"{row['model']:36}{speeds}{row['share']:8.3f}")
+        print(f"{row['model']:36}{speeds}{row['share']:8.3f}{row['ceiling']:9.3f}")
     result = {
         "goals": [goal_of(row) for row in rows],
         "rows": rows,

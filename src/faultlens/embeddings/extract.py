@@ -82,8 +82,8 @@ def extract(  # noqa: PLR0913 (three arguments and four knobs that have defaults
         source: The pictures; row i of the store is `source.load(i)`.
         store: Where the rows go; it names the columns.
         batch_size: Pictures the encoder sees at once; the values do not depend on it, other than
-            by the encoder's own rounding. Small batches are faster on a CPU (their activations
-            stay in its cache), large ones on a GPU.
+            by the encoder's own rounding. PyTorch likes small batches on a CPU and large ones on
+            a GPU.
         n_workers: Threads that read pictures; None takes as many as there are processors, at
             most 8.
         progress: Called with the rows done and their total: at the start, where rows of an
