@@ -83,9 +83,8 @@ def test_a_real_encoder_on_photographs(tmp_path):
     net._fc = nn.Linear(net._fc.in_features, 13)
     # 160 instead of 240 pixels: quicker, and good enough for a test.
     small = Preprocessing(resize=160, crop=160, scale=1, mean=(127,) * 3, std=(128,) * 3)
-    model = from_module(
-        net.eval(), ModelDescription(classes=source.class_names, preprocessing=small)
-    )
+    about = ModelDescription(classes=source.class_names, preprocessing=small)
+    model = from_module(net.eval(), about)
     z = np.concatenate([
         model.encode(np.stack([model.prepare(train.load(i)) for i in rows]))["embedding"]
         for rows in np.array_split(np.arange(len(train)), 5)

@@ -16,10 +16,10 @@ from faultlens.localize.verdict import Evidence
 from faultlens.stats import fisher_exact, holm, mcnemar_exact, newcombe, paired_gain
 
 LEVEL = 0.05
-#: A fault of a module explains at least these shares of the errors, net: of all errors, and of those
-#: around one class. Any refit on the very kind of images it is tested on gains over a head trained on
-#: others: on recompressed CIFAR-10 a sound ResNet-20 shows 0.23 and at most 0.56 in a class, while
-#: exchanged or zeroed head rows show at least 0.49 and 0.72.
+#: A fault of a module explains at least these shares of the errors, net: of all of them, and of
+#: those around one class. Any refit on the very kind of images it is tested on gains over a head
+#: trained on others: on recompressed CIFAR-10 a sound ResNet-20 shows 0.23 and at most 0.56 in a
+#: class, while exchanged or zeroed head rows show at least 0.49 and 0.72.
 MIN_SHARE = 1 / 3
 MIN_CLASS_SHARE = 2 / 3
 #: The lower 95 % bound of a gain or gap must exceed these; less is not worth a person's day.
