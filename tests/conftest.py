@@ -1,5 +1,6 @@
-"""What all tests share: golden files."""
+"""What all tests share: golden files, and a CI that notices when a whole extra went untested."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -24,3 +25,23 @@ def golden(request: pytest.FixtureRequest):
         assert text == path.read_text(encoding="utf-8")
 
     return check
+
+
+#: Markers whose tests must run in CI; the others need data or a browser that may be absent.
+_NEVER_ALL_SKIPPED = ("torch", "offline")
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config) -> None:
+    """Fail a CI run in which every test of an extra was skipped: a green light would be a lie."""
+    if os.environ.get("CI") != "true":
+        return
+    for marker in _NEVER_ALL_SKIPPED:
+        outcomes = {
+            outcome
+            for outcome in ("passed", "failed", "skipped")
+            for report in terminalreporter.stats.get(outcome, [])
+            if marker in report.keywords
+        }
+        if outcomes == {"skipped"}:
+            terminalreporter.write_line(f"every test marked '{marker}' was skipped", red=True)
+            terminalreporter._session.exitstatus = pytest.ExitCode.TESTS_FAILED

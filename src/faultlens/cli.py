@@ -198,6 +198,7 @@ def explain(
     folder: Annotated[Path, typer.Argument(help="A session's folder.")],
     images: Annotated[list[str], typer.Argument(help="Names of the run's images, or files.")],
     as_json: Json = False,
+    quiet: Quiet = False,
     show_traceback: Debug = False,
 ) -> None:
     """Explain images: prediction, concepts, how they compare with their class, verdict.
@@ -210,6 +211,10 @@ def explain(
         from faultlens import session  # noqa: PLC0415
 
         opened = session.DebugSession.open(folder)
+        if opened.status == "unknown" and not quiet:
+            _err.print(
+                "note: the vision-language model does not know these images; doubt its words"
+            )
         explanations = [opened.explain(image) for image in images]
     if as_json:
         _print_json(session.explanation_json(explanations))

@@ -37,7 +37,7 @@ class RunConfig(BaseModel):
     Example:
         >>> RunConfig(model="onnx:net.onnx", images="photos", vlm="offline",
         ...           concepts="concepts.yaml", out="out").batch_size
-        32
+        16
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,7 +57,7 @@ class RunConfig(BaseModel):
     vlm: str
     concepts: Path
     out: Path
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=16, ge=1)
     max_failures: float = Field(default=0.01, ge=0, le=1)
     max_pixels: int = Field(default=178_956_970, ge=1)
 

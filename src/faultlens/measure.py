@@ -88,7 +88,7 @@ class Extraction:
         max_pixels: Largest picture accepted.
     """
 
-    batch_size: int = 32
+    batch_size: int = 16
     max_failures: float = 0.01
     max_pixels: int = 178_956_970
 

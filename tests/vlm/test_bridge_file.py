@@ -83,13 +83,20 @@ def test_an_unknown_classifier_gets_the_nearest(folder):
         load(folder, "classifier: onx:net.onnx\n")
 
 
+def test_a_file_without_a_classifier_serves_stored_logits_only(tmp_path):
+    (tmp_path / "bridge.yaml").write_text("labels: {ship: [ship, hull], truck: [truck, wheels]}")
+    file = BridgeFile.read(tmp_path / "bridge.yaml")
+    assert file.label_texts()["ship"] == ("ship", "hull")
+    with pytest.raises(InputError, match="'classifier' must be given"):
+        file.load_classifier()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("clasifier: onnx:a", r"unknown key 'clasifier'; did you mean 'classifier'\?"),
         ("classifier: onnx:a\ntemprature: 2", r"did you mean 'temperature'\?"),
         ("classifier: onnx:a\nfolder: b", "unknown key 'folder'"),
-        ("top: 3", "'classifier' must be given"),
         ("classifier: onnx:a\ntop: 0", "'top' is wrong: .*got 0"),
         ("classifier: onnx:a\ntemperature: .inf", "'temperature' is wrong"),
         ("classifier: onnx:a\ntext: onlin", "'text' is wrong: .*'offline'.*got 'onlin'"),
