@@ -6,7 +6,6 @@ mergeable sums instead of gradient steps; its strength is chosen on held-out ima
 """
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float
@@ -53,7 +52,7 @@ class AlignmentSums:
     vv: NDArray[np.float64]
 
     @classmethod
-    def of(cls, embeddings: Embeddings, vlm_embeddings: VlmEmbeddings) -> Self:
+    def of(cls, embeddings: Embeddings, vlm_embeddings: VlmEmbeddings) -> "AlignmentSums":
         """Sum over images in blocks, in double precision; targets are L2-normalised first."""
         total = None
         for start in range(0, len(embeddings), _BLOCK):
@@ -65,7 +64,7 @@ class AlignmentSums:
             raise InputError("alignment must have images, got none; check the reference split")
         return total
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: "AlignmentSums") -> "AlignmentSums":
         return type(self)(
             self.n + other.n, self.z + other.z, self.v + other.v,
             self.zz + other.zz, self.zv + other.zv, self.vv + other.vv,

@@ -8,7 +8,7 @@ reference images.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import yaml
@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from faultlens.alignment import normalize
-from faultlens.arrays import FloatArray, Strengths, read_only
+from faultlens.arrays import FloatArray, IntArray, Strengths, read_only
 from faultlens.errors import InputError, nearest
 
 TEMPLATES = (
@@ -106,7 +106,7 @@ class ConceptFile(BaseModel):
         return value
 
     @classmethod
-    def parse(cls, data: Any, source: str = "concepts") -> Self:
+    def parse(cls, data: Any, source: str = "concepts") -> "ConceptFile":
         """Check a parsed document; InputError with the place and the nearest known key."""
         if not isinstance(data, dict):
             raise InputError(
@@ -137,7 +137,7 @@ class ConceptFile(BaseModel):
                 )
 
     @classmethod
-    def read(cls, path: str | Path) -> Self:
+    def read(cls, path: str | Path) -> "ConceptFile":
         """Read a YAML file; InputError where it is missing, not YAML or not of this form."""
         return cls.parse(read_yaml(path), str(path))
 
@@ -197,7 +197,9 @@ class Vocabulary:
     relevant: Bool[np.ndarray, "K C"]
 
     @classmethod
-    def build(cls, file: ConceptFile, classes: Sequence[str], encode_text: TextEncoder) -> Self:
+    def build(
+        cls, file: ConceptFile, classes: Sequence[str], encode_text: TextEncoder
+    ) -> "Vocabulary":
         """Encode every prompt once and average.
 
         Args:
@@ -273,6 +275,6 @@ def strengths(
     return np.asarray(cosines if centre is None else cosines - centre, np.float32)
 
 
-def zero_shot(vectors: FloatArray, class_directions: FloatArray) -> np.ndarray[Any, Any]:
+def zero_shot(vectors: FloatArray, class_directions: FloatArray) -> IntArray:
     """Return (N,) int64: the class whose direction is nearest to each image."""
     return np.asarray(np.argmax(vectors @ class_directions.T, axis=1))

@@ -1,7 +1,7 @@
 """The configuration of a run: one YAML file, or the same words on the command line."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -62,7 +62,7 @@ class RunConfig(BaseModel):
     max_pixels: int = Field(default=178_956_970, ge=1)
 
     @model_validator(mode="after")
-    def _one_input(self) -> Self:
+    def _one_input(self) -> "RunConfig":
         if self.features is not None:
             if self.model is not None or self.images is not None:
                 raise ValueError("features replace model and images; give one or the other")
@@ -73,7 +73,7 @@ class RunConfig(BaseModel):
         return self
 
     @classmethod
-    def parse(cls, values: dict[str, Any], source: str) -> Self:
+    def parse(cls, values: dict[str, Any], source: str) -> "RunConfig":
         """Check values; InputError with the place and the nearest known key."""
         try:
             return cls.model_validate(values)
@@ -86,7 +86,7 @@ class RunConfig(BaseModel):
             raise InputError(f"{source}: {message}") from error
 
     @classmethod
-    def read(cls, path: Path, **overrides: Any) -> Self:
+    def read(cls, path: Path, **overrides: Any) -> "RunConfig":
         """Read a YAML file; its paths count from its own folder, those of `overrides` do not.
 
         Args:

@@ -1,7 +1,7 @@
 """Finding: one claim about a model, with the numbers behind it."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from faultlens.errors import StoreError, nearest
 
@@ -54,7 +54,7 @@ class Finding:
         return asdict(self) | {"interval": list(self.interval)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> "Finding":
         """Read a JSON object; StoreError where a key is unknown or missing."""
         known = set(cls.__dataclass_fields__)
         for key in data.keys() - known:

@@ -6,7 +6,6 @@ CAIN 2025, arXiv:2503.17416). Counts are integers that add up, so shards merge i
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -79,7 +78,7 @@ class HeatmapCounts:
     n: Int[np.ndarray, "G"]
 
     @classmethod
-    def of(cls, strengths: Strengths, groups: IntArray, n_groups: int) -> Self:
+    def of(cls, strengths: Strengths, groups: IntArray, n_groups: int) -> "HeatmapCounts":
         """Count wins over images.
 
         Args:
@@ -104,7 +103,7 @@ class HeatmapCounts:
                 wins[k] += _count(s[order[i : min(i + _BLOCK, stop)]])
         return cls(read_only(wins), read_only(np.diff(bounds)))
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "HeatmapCounts") -> "HeatmapCounts":
         """Return the counts of both sets of images together."""
         return type(self)(self.wins + other.wins, self.n + other.n)
 
@@ -258,7 +257,7 @@ class ClassCounts:
         predictions: IntArray,
         concepts: tuple[str, ...],
         classes: tuple[str, ...],
-    ) -> Self:
+    ) -> "ClassCounts":
         """Count over images; memory is O(C² K) whatever the number of images."""
         k, right = len(classes), labels == predictions
         by_label = HeatmapCounts.of(strengths, np.where(right, labels, labels + k), 2 * k)
@@ -271,7 +270,7 @@ class ClassCounts:
             HeatmapCounts.of(strengths, claimed, k),
         )
 
-    def merge(self, other: Self) -> Self:
+    def merge(self, other: "ClassCounts") -> "ClassCounts":
         """Return the counts of both sets of images together."""
         return type(self)(
             self.concepts, self.classes, self.correct.merge(other.correct),

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -58,7 +58,7 @@ class BridgeFile(BaseModel):
     folder: Path = Field(default=Path(), exclude=True)
 
     @classmethod
-    def read(cls, path: PathLike) -> Self:
+    def read(cls, path: PathLike) -> "BridgeFile":
         """Read and check a bridge file.
 
         Raises:

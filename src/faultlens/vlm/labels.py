@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,7 @@ TOP = 10
 TEMPERATURE = 1.0
 
 
+@runtime_checkable
 class ImageClassifier(Protocol):
     """What the bridge needs of a classifier.
 
