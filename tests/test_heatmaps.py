@@ -158,7 +158,7 @@ def test_wrong_arrays_are_refused():
         HeatmapCounts.of(np.zeros((3, 2), np.float32), np.zeros(2, int), 1)
     with pytest.raises(ShapeError, match="strengths must be finite"):
         HeatmapCounts.of(np.full((3, 2), np.nan, np.float32), np.zeros(3, int), 1)
-    with pytest.raises(ShapeError, match="groups must be below n_groups = 1, got 1"):
+    with pytest.raises(ShapeError, match="groups must be below n_groups = 1 or -1, got 1"):
         HeatmapCounts.of(np.zeros((3, 2), np.float32), np.ones(3, int), 1)
     with pytest.raises(InputError, match="kind must be one of"):
         ClassCounts.of(

@@ -25,6 +25,7 @@ from faultlens.validity import ClassValidity, ConceptValidity
 N_FOLDS = 5
 #: Fewer analysed images than this: nothing can be said.
 MIN_ANALYSED = 30
+MIN_FOLD = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,9 +117,9 @@ def _parts(m: Measurements) -> Iterator[tuple[BoolArray, BoolArray, BoolArray]]:
     if m.is_reference.any():
         yield m.is_reference, m.is_reference & (m.folds == 0), ~m.is_reference
         return
-    for f in np.unique(m.folds):
-        tune = m.folds == (f + 1) % N_FOLDS
-        yield m.folds != f, tune, m.folds == f
+    present = np.unique(m.folds)
+    for i, f in enumerate(present):
+        yield m.folds != f, m.folds == present[(i + 1) % len(present)], m.folds == f
 
 
 def _fit(
@@ -164,6 +165,11 @@ def analyse(
             f"and {n_reference}; give more images or another split"
         )
     parts = list(_parts(m))
+    if len(parts) == 2 or min(min(t.sum(), (r & ~t).sum()) for r, t, _ in parts) < MIN_FOLD:
+        raise InsufficientDataError(
+            f"images must fall into at least 3 folds of {MIN_FOLD}, got too few that differ; give "
+            "more images, not near-duplicates"
+        )
     reference, tune, _ = parts[0]
     # One number, chosen inside the first reference set, serves all folds.
     penalty = choose_penalty(
@@ -206,13 +212,22 @@ def _measure(  # noqa: PLR0913, PLR0917 (one call, one place)
         s_vlm[own] = strengths(v[own], vocabulary.directions, fit.centre_vlm)
     predictions = logits.argmax(axis=1)
     names = (vocabulary.concepts, vocabulary.classes)
-    counts = ClassCounts.of(s_model, labels, predictions, *names)
     vlm_predictions = zero_shot(v, vocabulary.class_directions)
     classes = validity.class_validity(labels, vlm_predictions, logits.shape[1])
     report = alignment.evaluate(
         v, mapped, vocabulary.directions, vocabulary.class_directions, labels
     )
     attributes = {name: np.asarray(a)[rows] for name, a in m.attributes.items()}
+    concepts = validity.concept_validity(
+        v, labels, vocabulary, encode_text, report.r2_concepts, attributes
+    )
+    # Words that failed the gate have no vote.
+    valid = np.flatnonzero([c.is_valid for c in concepts])
+    heatmap = np.full(len(rows), np.nan)
+    if len(valid) >= 2:
+        known = tuple(vocabulary.concepts[c] for c in valid)
+        own = ClassCounts.of(s_model[:, valid], labels, predictions, known, vocabulary.classes)
+        heatmap = heatmap_evidence(s_model[:, valid], labels, predictions, own)
     evidence = Evidence(
         labels=labels,
         predictions=predictions,
@@ -220,8 +235,8 @@ def _measure(  # noqa: PLR0913, PLR0917 (one call, one place)
         mapped=zero_shot(mapped, vocabulary.class_directions),
         logits=logits,
         refit_logits=refit,
-        heatmap=heatmap_evidence(s_model, labels, predictions, counts),
-        is_gated=gate(vlm_predictions, labels, classes.is_valid),
+        heatmap=heatmap,
+        is_gated=gate(vlm_predictions, labels, classes.is_valid) & classes.is_usable,
     )
     return Analysis(
         rows=rows,
@@ -231,23 +246,19 @@ def _measure(  # noqa: PLR0913, PLR0917 (one call, one place)
         logits=logits,
         strengths_model=read_only(s_model),
         strengths_vlm=read_only(s_vlm),
-        counts_model=counts,
+        counts_model=ClassCounts.of(s_model, labels, predictions, *names),
         counts_vlm=ClassCounts.of(s_vlm, labels, predictions, *names),
         evidence=evidence,
         verdicts=judge(evidence, _margin(v, vocabulary.class_directions, labels)),
         alignment=report,
-        concept_validity=tuple(
-            validity.concept_validity(
-                v, labels, vocabulary, encode_text, report.r2_concepts, attributes
-            )
-        ),
+        concept_validity=tuple(concepts),
         class_validity=classes,
         n_ties=int(((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum()),
     )
 
 
 def _margin(v: FloatArray, class_directions: FloatArray, labels: IntArray) -> FloatArray:
-    """By how much the VLM prefers its best class over the label, in standard deviations."""
+    """By how much the VLM prefers its best class over the label, in spreads over the classes."""
     scores = normalize(v) @ class_directions.T
     difference = scores.max(axis=1) - scores[np.arange(len(labels)), labels]
     spread = float(scores.std(axis=1).mean())

@@ -241,7 +241,7 @@ def _show_explanation(e: Any) -> None:
     for pair in e.contradictions:
         _out.print(
             f"  against {escape(e.prediction)}: {escape(pair.stronger)} > {escape(pair.weaker)}, "
-            f"so in {pair.usual:.0%} of its correct images"
+            f"so in only {pair.usual:.0%} of its images"
         )
 
 

@@ -45,7 +45,12 @@ class ConceptEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     prompts: tuple[str, ...] = Field(min_length=1)
-    templates: tuple[str, ...] | None = None
+    templates: tuple[str, ...] | None = Field(default=None, min_length=1)
+
+    @field_validator("templates")
+    @classmethod
+    def _has_slot(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else _with_slot(value)
 
 
 class ClassEntry(BaseModel):
@@ -69,8 +74,8 @@ class ConceptFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    templates: tuple[str, ...] = TEMPLATES
-    class_templates: tuple[str, ...] = CLASS_TEMPLATES
+    templates: tuple[str, ...] = Field(default=TEMPLATES, min_length=1)
+    class_templates: tuple[str, ...] = Field(default=CLASS_TEMPLATES, min_length=1)
     concepts: dict[str, ConceptEntry]
     classes: dict[str, ClassEntry] = {}
 
@@ -79,6 +84,9 @@ class ConceptFile(BaseModel):
     def _short_forms(cls, value: Any) -> Any:
         """Accept a bare name, and a list of prompts instead of a mapping."""
         if isinstance(value, list):
+            for item in value:
+                if not isinstance(item, str) and not (isinstance(item, dict) and len(item) == 1):
+                    raise ValueError(f"must be names, or one 'name: prompts' an item, got {item!r}")
             value = dict(
                 next(iter(item.items())) if isinstance(item, dict) else (item, None)
                 for item in value
@@ -100,10 +108,7 @@ class ConceptFile(BaseModel):
     @field_validator("templates", "class_templates")
     @classmethod
     def _has_slot(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for template in value:
-            if template.count("{}") != 1:
-                raise ValueError(f"template must contain {{}} once, got '{template}'")
-        return value
+        return _with_slot(value)
 
     @classmethod
     def parse(cls, data: Any, source: str = "concepts") -> "ConceptFile":
@@ -140,6 +145,13 @@ class ConceptFile(BaseModel):
     def read(cls, path: str | Path) -> "ConceptFile":
         """Read a YAML file; InputError where it is missing, not YAML or not of this form."""
         return cls.parse(read_yaml(path), str(path))
+
+
+def _with_slot(templates: tuple[str, ...]) -> tuple[str, ...]:
+    for template in templates:
+        if template.count("{}") != 1 or template.count("{") != 1 or template.count("}") != 1:
+            raise ValueError(f"template must contain {{}} once, got '{template}'")
+    return templates
 
 
 def _entry(name: str, value: Any) -> Any:
@@ -228,9 +240,8 @@ class Vocabulary:
         def mean(chosen: Sequence[str]) -> FloatArray:
             return normalize(vectors[[row[t] for t in chosen]].mean(axis=0))
 
-        subsets = [
-            [mean(ps[r::N_SUBSETS] or ps) for ps in prompts.values()] for r in range(N_SUBSETS)
-        ]
+        n_subsets = min(N_SUBSETS, *(len(ps) for ps in prompts.values()))
+        subsets = [[mean(ps[r::n_subsets]) for ps in prompts.values()] for r in range(n_subsets)]
         relevant = [
             [k in file.classes and c in file.classes[k].relevant for c in prompts] for k in classes
         ]

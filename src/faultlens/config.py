@@ -68,6 +68,8 @@ class RunConfig(BaseModel):
                 raise ValueError("features replace model and images; give one or the other")
         elif self.model is None or self.images is None:
             raise ValueError("model and images are both needed (or features instead of them)")
+        if self.features is not None and (self.split or self.reference_split):
+            raise ValueError("features have no splits; leave split and reference_split out")
         if self.split is not None and self.split == self.reference_split:
             raise ValueError("split and reference_split must differ: they never share an image")
         return self
@@ -99,6 +101,10 @@ class RunConfig(BaseModel):
         for key in _PATHS:
             if isinstance(data.get(key), str):
                 data[key] = path.parent / data[key]
+        for key in ("model", "vlm"):
+            kind, colon, target = str(data.get(key, "")).partition(":")
+            if colon and (path.parent / target).exists():
+                data[key] = f"{kind}:{path.parent / target}"
         given = {k: v for k, v in overrides.items() if v is not None}
         return cls.parse(data | given, str(path))
 

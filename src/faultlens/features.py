@@ -23,6 +23,8 @@ from faultlens.vlm.load import load_precomputed, load_vlm
 #: What encodes the prompts: a whole VLM, or a bridge over stored logits.
 TextSide = VlmBackend | PrecomputedBridge
 
+#: Rows that tell a linear function from another encoder.
+_MAX_ROWS = 20_000
 _VLM_NAMES = "vlm_class_names"
 _KNOWN = ("embedding", "logits", "label", "vlm_embedding", "vlm_logits")
 
@@ -128,6 +130,10 @@ def _class_names(
             names = json.loads(metadata[key])
         except json.JSONDecodeError:
             names = metadata[key].split(",")
+    if names is not None and (
+        not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names)
+    ):
+        raise InputError(f"{path}: {option} must be a list of names, got {names!r}")
     if names is None:
         raise InputError(
             f"{path} must name its classes, got none; add '{key}' (a JSON list) to its metadata, "
@@ -135,7 +141,10 @@ def _class_names(
         )
     if len(names) != n:
         raise InputError(f"{path}: {option} must be {n} names, one a logit, got {len(names)}")
-    return tuple(str(name).strip() for name in names)
+    stripped = tuple(str(name).strip() for name in names)
+    if len(set(stripped)) < n:
+        raise InputError(f"{path}: {option} must all differ, got {', '.join(stripped)}")
+    return stripped
 
 
 def _checked_head(path: Path, z: FloatArray, logits: FloatArray) -> FloatArray | None:
@@ -189,8 +198,9 @@ def _vlm_side(
 def _is_independent(arrays: dict[str, Array], z: FloatArray) -> bool:
     """Whether the VLM's numbers are more than a linear function of the classifier's embedding."""
     target = arrays.get("vlm_logits", arrays.get("vlm_embedding"))
-    if target is None or len(z) <= 2 * z.shape[1]:
+    if target is None or min(len(z), _MAX_ROWS) <= 2 * z.shape[1]:
         return True
+    z, target = z[:_MAX_ROWS], target[:_MAX_ROWS]
     x = np.c_[z, np.ones(len(z), z.dtype)].astype(np.float64)
     y = target.astype(np.float64)
     rest = y - x @ np.linalg.lstsq(x, y, rcond=None)[0]

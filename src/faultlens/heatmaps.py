@@ -93,8 +93,9 @@ class HeatmapCounts:
         g = check_array(groups, "N", name="groups", kind="int")
         if len(g) != len(s):
             raise ShapeError(f"groups must have one entry an image, got {len(g)} for {len(s)}")
-        if g.max() >= n_groups:
-            raise ShapeError(f"groups must be below n_groups = {n_groups}, got {g.max()}")
+        if g.max() >= n_groups or g.min() < -1:
+            wrong = g.max() if g.max() >= n_groups else g.min()
+            raise ShapeError(f"groups must be below n_groups = {n_groups} or -1, got {wrong}")
         wins = np.zeros((n_groups, s.shape[1], s.shape[1]), np.int64)
         order = np.argsort(g, kind="stable")
         bounds = np.searchsorted(g[order], np.arange(n_groups + 1))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faultlens.analysis import N_FOLDS, Measurements
-from faultlens.arrays import BoolArray, FloatArray
+from faultlens.arrays import BoolArray, FloatArray, IntArray
 from faultlens.data.duplicates import duplicate_groups, folds, signature
 from faultlens.data.images import ImageSource
 from faultlens.data.scan import check_failures
@@ -33,7 +33,7 @@ class Measured:
         names: N names.
         classes: K names.
         source: The same N images, None for features.
-        slices: name -> (N,) images of a subclass, or with an attribute.
+        slices: name -> (N,) 1 for images of a subclass or with an attribute, 0 without, -1 unknown.
         head_weight: (K, D) of a linear head, None if unknown.
         is_independent: Whether classifier and VLM have different encoders.
         failures: Files that could not be read, with the reason.
@@ -45,7 +45,7 @@ class Measured:
     names: tuple[str, ...]
     classes: tuple[str, ...]
     source: ImageSource | None
-    slices: Mapping[str, BoolArray]
+    slices: Mapping[str, IntArray]
     head_weight: FloatArray | None
     is_independent: bool
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -135,6 +135,11 @@ def measure_images(
     groups = duplicate_groups(digests, of_model.column("signature")[good])
     # Near-duplicates of analysed images are no independent reference.
     leaked = is_reference[good] & np.isin(groups, groups[~is_reference[good]])
+    if is_reference[good].any() and not (is_reference[good] & ~leaked).any():
+        raise InputError(
+            "reference and analysed images must differ, but every reference image repeats an "
+            "analysed one; give another reference split, or none to cross-fit"
+        )
     rows, kept = good[~leaked], source.select(good[~leaked])
     shared = len(model.tensor_hashes & vlm.tensor_hashes) / max(len(model.tensor_hashes), 1)
     return Measured(
@@ -200,18 +205,18 @@ def _warnings(source: ImageSource, n_leaked: int) -> tuple[str, ...]:
     return tuple(said)
 
 
-def _slices(source: ImageSource) -> dict[str, BoolArray]:
-    """Subclasses and attributes as masks; a subclass that is a whole class says nothing new."""
-    found: dict[str, BoolArray] = {}
+def _slices(source: ImageSource) -> dict[str, IntArray]:
+    """Subclasses and attributes as 1, 0, -1; a subclass that is a whole class says nothing new."""
+    found: dict[str, IntArray] = {}
     for name in sorted(set(source.subclasses or ()) - {""}):
         group = np.array([s == name for s in source.subclasses or ()])
         labels = np.unique(source.labels[group])
         if not all(group[source.labels == k].all() for k in labels):
             title = f"{name} ({', '.join(source.class_names[k] for k in labels)})"
-            found[title] = group
+            found[title] = group.astype(np.int8)
     for name, values in source.attributes.items():
-        found[f"images with {name}"] = values == 1
-        found[f"images without {name}"] = values == 0
+        found[f"images with {name}"] = values
+        found[f"images without {name}"] = np.where(values < 0, values, 1 - values)
     return found
 
 

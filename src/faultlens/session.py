@@ -168,15 +168,20 @@ class DebugSession:
                 stored["model"][name], stored["vlm"][name],
             )  # fmt: skip
         path = Path(image)
-        if not path.exists():
+        if not path.is_file():
             known = [row["name"] for row in self.images]
             raise InputError(
                 f"image must be one of the run or a file, got '{image}'; "
                 f"{nearest(str(image), known)}"
             )
-        return explain_new(
-            self.counts["model"], valid, self.arrays("alignment"), path, model or self._load_model()
-        )
+        model = model or self._load_model()
+        known_hash = self.info["facts"].get("model", {}).get("content_hash")
+        if known_hash is not None and model.content_hash != known_hash:
+            raise InputError(
+                "model must be the one of the run, got another (weights or preprocessing changed); "
+                "run 'faultlens debug' again"
+            )
+        return explain_new(self.counts["model"], valid, self.arrays("alignment"), path, model)
 
     def _name_of(self, image: str) -> int | None:
         names = {row["name"]: i for i, row in enumerate(self.images)}

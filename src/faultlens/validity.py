@@ -20,6 +20,8 @@ MIN_R2 = 0.1
 MIN_DECOY_QUANTILE = 0.95
 #: Fewer images than this on either side: labels cannot judge a concept.
 MIN_SIDE = 10
+#: Fewer images of a class than this do not show that the VLM knows it.
+MIN_OF_CLASS = 5
 #: Words with no visible meaning; a concept must vary over the images more than these do.
 DECOYS = (
     "thursday", "therefore", "seven", "opinion", "grammar", "percent", "yesterday", "algebra",
@@ -120,7 +122,7 @@ def class_validity(labels: IntArray, vlm_predictions: IntArray, n_classes: int) 
     return ClassValidity(
         recall=read_only(np.where(n > 0, hits / np.maximum(n, 1), np.nan)),
         low=read_only(low),
-        is_valid=read_only((low > 1 / n_classes) & (n > 0)),
+        is_valid=read_only((low > 1 / n_classes) & (n >= MIN_OF_CLASS)),
         accuracy=float(right.mean()),
         accuracy_low=overall_low,
         is_usable=overall_low > chance,
@@ -151,7 +153,7 @@ def concept_validity(
     """
     s = strengths(vlm_embeddings, vocabulary.directions)
     ratings = np.stack([strengths(vlm_embeddings, d) for d in vocabulary.subset_directions])
-    icc = agreement(ratings)
+    icc = agreement(ratings) if len(ratings) > 1 else np.full(len(vocabulary.concepts), np.nan)
     decoys = strengths(vlm_embeddings, _unit(encode_text(DECOYS)))
     varies = (decoys.std(axis=0)[None, :] < s.std(axis=0)[:, None]).mean(axis=1)
     out = []

@@ -10,8 +10,8 @@ from faultlens.analysis import Analysis
 from faultlens.arrays import BoolArray, FloatArray, IntArray
 from faultlens.heatmaps import Heatmap, HeatmapCounts, differential
 from faultlens.localize import responsible
-from faultlens.localize.gains import Gain, encoder_gaps, head_gains
-from faultlens.localize.responsible import ResponsibleConcept
+from faultlens.localize.gains import Gain, Meaning, encoder_gaps, head_gains, meaning
+from faultlens.localize.responsible import ResponsibleConcept, View
 from faultlens.localize.verdict import Shares, shares
 
 #: Images and concepts shown with a claim.
@@ -27,28 +27,35 @@ class Case:
         analysis: The results.
         classes: K names.
         concepts: C names.
-        slices: name -> (n,) images of a subclass or with an attribute.
+        slices: name -> (n,) 1 for images of a subclass or with an attribute, 0 without, -1 unknown.
         dead: Embedding dimensions that never change although the head listens to them.
         is_independent: Whether the VLM's encoder is another one than the classifier's.
         head_gains: What a refitted head would gain: over all images first, then by class.
         encoder_gaps: What the VLM is ahead of the best linear head; empty where it may not judge.
+        meaning: Whether repaired errors carry the right meaning; None where too few can be judged.
     """
 
     analysis: Analysis
     classes: tuple[str, ...]
     concepts: tuple[str, ...]
-    slices: Mapping[str, BoolArray] = field(default_factory=dict)
+    slices: Mapping[str, IntArray] = field(default_factory=dict)
     dead: tuple[int, ...] = ()
     is_independent: bool = True
     head_gains: tuple[Gain, ...] = field(init=False)
     encoder_gaps: tuple[Gain, ...] = field(init=False)
+    meaning: Meaning | None = field(init=False)
 
     def __post_init__(self) -> None:
         e, classes = self.analysis.evidence, self.analysis.class_validity
-        may_judge = classes.is_usable and self.is_independent
-        gaps = encoder_gaps(e, classes.is_valid) if may_judge else []
+        gaps = encoder_gaps(e, classes.is_valid) if self.may_judge else []
+        object.__setattr__(self, "meaning", meaning(e) if self.may_judge else None)
         object.__setattr__(self, "head_gains", tuple(head_gains(e)))
         object.__setattr__(self, "encoder_gaps", tuple(gaps))
+
+    @property
+    def may_judge(self) -> bool:
+        """Whether the VLM knows these images and has eyes of its own."""
+        return self.analysis.class_validity.is_usable and self.is_independent
 
     @property
     def n(self) -> int:
@@ -71,20 +78,30 @@ class Case:
         often as the shipped one is wrong, so for a class the paired gains are asked first: what
         a refitted head or another encoder would gain net. Else the shares of the errors decide.
 
-        `unknown` where the oracle is not independent, and where dimensions are dead: a refitted
-        head adapts to the broken encoder, so that its gain says nothing about the head.
+        `unknown` where the VLM may not judge, and where dimensions are dead: a refitted head adapts
+        to the broken encoder, so that its gain says nothing about the head.
 
         Args:
             group: (n,) images.
             k: Class index where the group is a class.
         """
-        if self.dead or not self.is_independent:
+        if self.dead or not self.may_judge:
             return "unknown"
         head = any(g.is_fault for g in self.head_gains if k is not None and g.subject == k)
         encoder = any(g.is_fault for g in self.encoder_gaps if k is not None and g.subject == k)
-        if head != encoder:
-            return "head" if head else "encoder"
+        if encoder and not head:
+            return "encoder"
+        if head and not encoder:
+            found = meaning(self.analysis.evidence, group)
+            if found is not None:
+                return "head" if found.is_kept else "unknown"
         return self.shares(group).module
+
+    def oracle_rate(self, group: BoolArray) -> float:
+        """Share of a group's judged errors whose embeddings carry the right meaning, or NaN."""
+        e = self.analysis.evidence
+        judged = group & e.is_error & e.is_gated
+        return float((e.mapped == e.labels)[judged].mean()) if judged.any() else float("nan")
 
     def changed(self, errors: BoolArray) -> list[ResponsibleConcept]:
         """Concepts that changed in a group of errors: in the embedding, then in the pictures."""
@@ -94,15 +111,17 @@ class Case:
             return []
         names = tuple(self.concepts[c] for c in valid)
         found: list[ResponsibleConcept] = []
-        sides = (("model", a.strengths_model), ("vlm", a.strengths_vlm))
+        # Images of other classes play no part; leaving them out keeps this linear over all classes.
+        labels = np.unique(e.labels[errors])
+        rows = np.flatnonzero(np.isin(e.labels, labels))
+        y, errors, correct = e.labels[rows], errors[rows], ~e.is_error[rows]
+        sides: tuple[tuple[View, FloatArray], ...] = (
+            ("model", a.strengths_model), ("vlm", a.strengths_vlm),
+        )  # fmt: skip
         for view, s in sides:
-            chosen = s[:, valid]
-            one = responsible.changed_concepts(
-                chosen, e.labels, errors, ~e.is_error, names, "model" if view == "model" else "vlm"
-            )
-            labels = np.unique(e.labels[errors])
+            chosen = s[np.ix_(rows, valid)]
+            one = responsible.changed_concepts(chosen, y, errors, correct, names, view)
             if len(labels) == 1:
-                correct = ~e.is_error & (e.labels == labels[0])
                 delta = differential(
                     _heatmap(chosen, correct, names), _heatmap(chosen, errors, names)
                 )

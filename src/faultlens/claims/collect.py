@@ -1,6 +1,5 @@
 """Collect all claims of a case, worst first, and what they amount to."""
 
-from faultlens.analysis import MIN_ANALYSED
 from faultlens.claims import groups, modules, notices
 from faultlens.claims.case import Case, percent
 from faultlens.finding import Finding
@@ -29,7 +28,7 @@ def findings(case: Case) -> list[Finding]:
 
 def status(case: Case, found: list[Finding]) -> Status:
     """`unknown` where the VLM is not valid here, else `fault` or `clean`."""
-    if not case.analysis.class_validity.is_usable or case.n < MIN_ANALYSED:
+    if not case.analysis.class_validity.is_usable:
         return "unknown"
     return "fault" if any(f.severity == "fault" for f in found) else "clean"
 
@@ -45,7 +44,7 @@ def headline(case: Case, found: list[Finding], state: Status) -> str:
     faults = [f for f in found if f.severity == "fault"]
     if not faults:
         return (
-            f"{accuracy}; the {n_errors} errors look natural: no module, class or group stands out."
+            f"{accuracy}; nothing stands out: no module, class or group fails more than it should."
         )
     more = f" ({len(faults) - 1} more below)" if len(faults) > 1 else ""
     return f"{accuracy}. {faults[0].claim}{more}"

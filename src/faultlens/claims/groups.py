@@ -2,6 +2,8 @@
 
 import re
 
+import numpy as np
+
 from faultlens.arrays import BoolArray
 from faultlens.claims.case import Case, percent, words
 from faultlens.finding import Finding
@@ -38,8 +40,9 @@ def slices(case: Case) -> list[Finding]:
     found = []
     for gap in gains.slice_gaps(e, case.slices):
         if gap.is_fault:
-            rest = "other images of the same class"
-            found.append(_finding(case, gap, case.slices[gap.subject], "slice", rest))
+            rest = "other images of the same classes"
+            group = case.slices[gap.subject] == 1
+            found.append(_finding(case, gap, group, "slice", rest))
     return found
 
 
@@ -48,7 +51,6 @@ def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Fi
     module = case.module(group, case.classes.index(gap.subject) if kind == "class" else None)
     concepts = case.changed(errors)
     said = words(concepts)
-    shares = case.shares(group)
     label, predicted, n = case.confusions(errors)[0]
     claim = (
         f"{gap.subject} fails in {percent(gap.n_errors / gap.n)} of {gap.n} images, against "
@@ -56,7 +58,8 @@ def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Fi
         f"{case.classes[predicted]}. {_WHERE[module]}"
     )
     claim += f"; the embeddings of these errors say {said}." if said else "."
-    agree = shares.head if module == "head" else 1 - shares.head
+    rate = case.oracle_rate(group)
+    agree = rate if module == "head" else 1 - rate
     return Finding(
         id=f"{kind}-{slug(gap.subject)}",
         kind=f"localization.{module}",
@@ -67,7 +70,7 @@ def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Fi
         interval=gap.interval,
         n=gap.n,
         # Sure of the module where there is one, else that the group fails at all.
-        confidence=agree if module != "unknown" and shares.n_judged else 1 - gap.p_value,
+        confidence=agree if module != "unknown" and np.isfinite(rate) else 1 - gap.p_value,
         evidence=case.evidence(
             errors,
             f"error rate above {rest}",

@@ -1,12 +1,14 @@
 """Claims about the whole model: its head, or its encoder."""
 
+from dataclasses import asdict
+
 import numpy as np
 
 from faultlens.arrays import BoolArray
 from faultlens.claims.case import Case, clean, listing, percent, words
 from faultlens.finding import Finding, Severity
 from faultlens.localize import gains
-from faultlens.localize.gains import Gain
+from faultlens.localize.gains import Gain, Meaning
 
 _CONCEPTS_PER_CLASS = 3
 
@@ -17,26 +19,20 @@ def head(case: Case) -> list[Finding]:
     A gain without the right meaning in the repaired errors is a shift between what the head was
     trained on and what it gets now; dead dimensions explain one. It is told as such.
     """
-    e = case.analysis.evidence
     overall = case.head_gains[0]
     classes = [g for g in case.head_gains[1:] if g.is_fault]
     # With dead dimensions the refit adapts to the broken encoder: no word about the head.
     if case.dead or not (classes or overall.is_significant):
         return []
-    repaired, correct, remaining, is_kept = gains.meaning_is_kept(e)
-    meaning = {
-        "oracle_right_repaired": repaired,
-        "oracle_right_correct": correct,
-        "oracle_right_remaining": remaining,
-    }
-    if is_kept and (classes or overall.is_fault):
-        return [_head_fault(case, overall, classes, meaning)]
-    return [_shift(case, overall, meaning, is_kept)] if overall.is_significant else []
+    is_fault = bool(classes) or overall.is_fault
+    if case.meaning is None:
+        return [_undecided(case, overall, classes)] if is_fault else []
+    if is_fault and case.meaning.is_kept:
+        return [_head_fault(case, overall, classes, case.meaning)]
+    return [_shift(case, overall, case.meaning)] if overall.is_significant else []
 
 
-def _head_fault(
-    case: Case, overall: Gain, classes: list[Gain], meaning: dict[str, float]
-) -> Finding:
+def _head_fault(case: Case, overall: Gain, classes: list[Gain], meaning: Meaning) -> Finding:
     e = case.analysis.evidence
     repaired = e.is_error & (e.refit == e.labels)
     classes = sorted(classes, key=lambda g: -g.gained)
@@ -48,8 +44,7 @@ def _head_fault(
                 head_concepts.append((g.subject, c))
     # A fault of few classes shows in their gain, not in that of all images.
     main = overall if overall.is_fault else max(classes, key=lambda g: g.interval[0])
-    where = f", mostly {_pairs(case, repaired)}" if repaired.any() else ""
-    agreed = case.shares(repaired)
+    where = f", {_pairs(case, repaired)}" if repaired.any() else ""
     evidence = case.evidence(
         repaired,
         f"accuracy gained by refitting the head, {_group(case, main)}",
@@ -63,7 +58,7 @@ def _head_fault(
         p_value=main.p_value,
         accuracy_now=float((~e.is_error).mean()),
         accuracy_refitted=float((e.refit == e.labels).mean()),
-        meaning=meaning,
+        meaning=asdict(meaning),
     )
     for row, (k, _) in zip(evidence["concepts"], head_concepts, strict=True):
         row["class"] = case.classes[k]
@@ -74,12 +69,13 @@ def _head_fault(
         subject=listing(names) if names else "model",
         claim=(
             f"The head misreads good embeddings{where}: refitting it alone repairs "
-            f"{int(repaired.sum())} of {int(e.is_error.sum())} errors."
+            f"{int(repaired.sum())} of {int(e.is_error.sum())} errors and breaks "
+            f"{int((~e.is_error & (e.refit != e.labels)).sum())} other images."
         ),
         statistic=main.gain,
         interval=main.interval,
         n=main.n,
-        confidence=agreed.head if agreed.n_judged else 0.5,
+        confidence=meaning.repaired,
         evidence=evidence,
         advice=(
             "Compare the last layer's rows and biases"
@@ -105,27 +101,60 @@ def _pairs(case: Case, errors: BoolArray) -> str:
         covered += n
         if covered >= 0.8 * total or len(shown) == 3:
             break
-    return listing(shown)
+    return f"{'mostly' if covered >= 0.5 * total else 'such as'} {listing(shown)}"
 
 
-def _shift(case: Case, overall: Gain, meaning: dict[str, float], is_kept: bool) -> Finding:
+def _undecided(case: Case, overall: Gain, classes: list[Gain]) -> Finding:
+    """Tell of a refit that repairs errors whose meaning nobody can judge."""
+    e = case.analysis.evidence
+    repaired = e.is_error & (e.refit == e.labels)
+    main = overall if overall.is_fault else max(classes, key=lambda g: g.interval[0])
+    where = f", {_pairs(case, repaired)}" if repaired.any() else ""
+    return Finding(
+        id="refit",
+        kind="localization.unknown",
+        severity="fault",
+        subject="model",
+        claim=(
+            f"A refitted head repairs {int(repaired.sum())} of {int(e.is_error.sum())} errors"
+            f"{where}; whether their embeddings carry the right meaning cannot be judged here."
+        ),
+        statistic=main.gain,
+        interval=main.interval,
+        n=main.n,
+        confidence=1 - main.p_value,
+        evidence=case.evidence(
+            repaired,
+            f"accuracy gained by refitting the head, {_group(case, main)}",
+            p_value=main.p_value,
+            classes=[case.classes[g.subject] for g in classes if g.subject is not None],
+        ),
+        advice=(
+            "Compare the last layer with the training checkpoint first; a vision-language model "
+            "that knows these images would tell whether the encoder is sound."
+        ),
+    )
+
+
+def _shift(case: Case, overall: Gain, meaning: Meaning) -> Finding:
     """Tell of a gain that does not make the head wrong: too small, or without the right meaning."""
     e = case.analysis.evidence
     repaired = e.is_error & (e.refit == e.labels)
-    is_fault = overall.is_fault and overall.interval[0] > gains.MIN_ENCODER_GAP
+    is_fault = (
+        not meaning.is_kept and overall.is_fault and overall.interval[0] > gains.MIN_ENCODER_GAP
+    )
     severity: Severity = "fault" if is_fault else "notice"
     claim = (
         f"A head refitted on these images would gain {percent(overall.gain)}, "
         f"{percent(overall.share)} of the errors: "
     )
-    if is_kept:
-        claim += "the images differ a little from those the head was trained on."
+    if meaning.is_kept:
+        claim += "too few to blame the head; a refit on the images it is judged on always gains."
     else:
-        right = percent(meaning["oracle_right_repaired"])
-        usual = percent(meaning["oracle_right_correct"])
         claim += (
-            f"but what it repairs does not carry the right meaning ({right} against {usual} of "
-            "correct images), so the embeddings differ from those the head was trained on."
+            "but what it repairs seldom carries the right meaning "
+            f"({percent(meaning.repaired)} against {percent(meaning.correct)} of correct images), "
+            "so the embeddings, not the head, seem to differ from those it was trained with."
         )
     return Finding(
         id="shift",
@@ -142,7 +171,7 @@ def _shift(case: Case, overall: Gain, meaning: dict[str, float], is_kept: bool) 
             "accuracy gained by refitting the head",
             p_value=overall.p_value,
             share_of_errors=overall.share,
-            meaning=meaning,
+            meaning=asdict(meaning),
         ),
         advice=(
             "Compare these images and their preprocessing with the training ones (compression, "
@@ -196,10 +225,11 @@ def _gap(case: Case) -> list[Finding]:
     if not case.encoder_gaps or not case.encoder_gaps[0].is_fault:
         return []
     overall = case.encoder_gaps[0]
-    missed = e.is_error & (e.refit != e.labels) & (e.vlm == e.labels)
+    missed = (gains.best_linear(e) != e.labels) & (e.vlm == e.labels)
     concepts = case.changed(missed)
     said = words(concepts)
-    share = case.shares(e.is_error & (e.refit != e.labels))
+    where = f"; {_pairs(case, missed & e.is_error)}" if (missed & e.is_error).any() else ""
+    rate = case.oracle_rate(missed)
     return [
         Finding(
             id="encoder",
@@ -208,21 +238,21 @@ def _gap(case: Case) -> list[Finding]:
             subject="model",
             claim=(
                 "The encoder loses what another encoder sees: the vision-language model, not "
-                f"trained on these classes, is right on {percent(overall.gain)} more images than "
-                f"the best linear head on this encoder; mostly {_pairs(case, missed)}"
+                f"trained on these classes, is right on {percent(overall.gain)} more images of "
+                f"those it knows than the best linear head on this encoder{where}"
                 + (f"; the embeddings of these errors say {said}." if said else ".")
             ),
             statistic=overall.gain,
             interval=overall.interval,
             n=overall.n,
-            confidence=1 - share.head if share.n_judged else 0.5,
+            confidence=1 - rate if np.isfinite(rate) else 0.5,
             evidence=case.evidence(
                 missed, "accuracy of the VLM above the best linear head", concepts,
                 p_value=overall.p_value,
             ),
             advice=(
-                "A new head cannot help. Train the encoder longer or on more varied images, start "
-                "from a stronger pretrained one, or check preprocessing and damaged weights."
+                "A new linear head does not help. Train the encoder longer or on more varied "
+                "images, start from a stronger pretrained one, or check preprocessing and damaged weights."
             ),
         )
     ]  # fmt: skip

@@ -22,7 +22,7 @@ def labels(case: Case) -> list[Finding]:
     """List images whose label both the VLM and the refitted head contradict with the same class."""
     verdicts = case.analysis.verdicts
     suspects = np.flatnonzero(verdicts.module == MODULES.index("data"))
-    if not len(suspects):
+    if not len(suspects) or not case.may_judge:
         return []
     suspects = suspects[np.argsort(-verdicts.confidence[suspects], kind="stable")]
     mask = np.zeros(case.n, bool)

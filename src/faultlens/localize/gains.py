@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import stats as sps
 
 from faultlens.arrays import BoolArray, FloatArray, IntArray
 from faultlens.heatmaps import MIN_IMAGES
@@ -27,6 +28,8 @@ MIN_HEAD_GAIN = 0.02
 MIN_ENCODER_GAP = 0.05
 MIN_CLASS_GAIN = 0.05
 MIN_SLICE_GAP = 0.10
+#: Dead dimensions with less of the head's squared weight than this change nothing.
+MIN_DEAD_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,39 +134,71 @@ def head_gains(e: Evidence) -> list[Gain]:
     )
 
 
+def best_linear(e: Evidence) -> IntArray:
+    """(N,) classes of the refitted or the shipped head, whichever is right more often."""
+    refit_is_better = (e.refit == e.labels).sum() >= (~e.is_error).sum()
+    return e.refit if refit_is_better else e.predictions
+
+
 def encoder_gaps(e: Evidence, class_is_valid: BoolArray) -> list[Gain]:
     """Gain of the VLM's zero-shot answer over the best linear head on this encoder.
 
     The best head is the shipped or the refitted one, whichever is right more often, so that a
-    broken head is not blamed on the encoder. Only classes that the VLM knows are asked.
+    broken head is not blamed on the encoder. Only labels that the VLM knows and the refitted head
+    has seen are asked.
     """
-    best = e.refit if (e.refit == e.labels).sum() >= (e.closed == e.labels).sum() else e.closed
-    judged = class_is_valid[e.labels]
+    best = best_linear(e)
+    seen = np.isfinite(e.refit_logits[np.arange(len(e.labels)), e.labels])
+    judged = class_is_valid[e.labels] & seen
     groups = {k: g & judged for k, g in _groups(e, e.vlm, np.flatnonzero(class_is_valid)).items()}
     return _gains(e.vlm == e.labels, best == e.labels, groups, MIN_ENCODER_GAP)
 
 
-def meaning_is_kept(e: Evidence) -> tuple[float, float, float, bool]:
+@dataclass(frozen=True, slots=True)
+class Meaning:
+    """How often the oracle finds the right meaning, in three groups of one run.
+
+    Attributes:
+        repaired: Errors that the refitted head repairs.
+        correct: Correct images of the same classes.
+        natural: Errors of the refitted head itself in these classes; 0 without any.
+        is_kept: Whether the first rate is nearer to the second than to the third.
+    """
+
+    repaired: float
+    correct: float
+    natural: float
+    is_kept: bool
+
+
+def meaning(e: Evidence, group: BoolArray | None = None) -> Meaning | None:
     """Does the embedding of the errors that a refitted head repairs carry the right meaning?
 
     A refit also adapts to a broken or shifted encoder. It speaks against the shipped head only if
     the oracle finds the right meaning in the repaired errors about as often as in correct images,
-    and not as seldom as in the errors that stay: nearer to the first rate than to the second.
+    and not as seldom as in natural errors.
+
+    Args:
+        e: Evidence.
+        group: (N,) which images to look at; all of them if None.
 
     Returns:
-        Rate of oracle-right among repaired errors, correct images, remaining errors (NaN where
-        there are none), and whether the first is nearer to the second.
+        None where fewer than 10 repaired errors, or no correct images, could be judged.
     """
-    right = (e.mapped == e.labels) & e.is_gated
-    fixed = e.refit == e.labels
-
-    def rate(group: BoolArray) -> float:
-        group = group & e.is_gated
-        return float(right[group].mean()) if group.any() else float("nan")
-
-    repaired, correct, remaining = rate(e.is_error & fixed), rate(~e.is_error), rate(~fixed)
-    middle = (correct + (remaining if np.isfinite(remaining) else 0.0)) / 2
-    return repaired, correct, remaining, bool(repaired >= middle)
+    gated = e.is_gated if group is None else e.is_gated & group
+    right, fixed = e.mapped == e.labels, e.refit == e.labels
+    repaired = gated & e.is_error & fixed
+    same = gated & np.isin(e.labels, np.unique(e.labels[repaired]))
+    correct, natural = same & ~e.is_error, same & ~fixed
+    if repaired.sum() < MIN_IMAGES:
+        return None
+    # Where a class has no correct image left, those of the refitted head stand in.
+    if not correct.any():
+        correct = same & fixed & ~repaired
+    upper = float(right[correct].mean()) if correct.any() else 1.0
+    lower = float(right[natural].mean()) if natural.any() else 0.0
+    rate = float(right[repaired].mean())
+    return Meaning(rate, upper, lower, rate >= (upper + lower) / 2)
 
 
 def rate_gaps(
@@ -207,14 +242,57 @@ def class_gaps(e: Evidence, classes: tuple[str, ...]) -> list[Gap]:
     return rate_gaps(groups, e.is_error, MIN_SLICE_GAP)
 
 
-def slice_gaps(e: Evidence, slices: Mapping[str, BoolArray]) -> list[Gap]:
-    """Each named slice against the other images of the classes it occurs in."""
-    groups = {}
-    for name, group in slices.items():
-        rest = np.isin(e.labels, np.unique(e.labels[group])) & ~group
-        if group.any() and rest.any():
-            groups[name] = (group, rest)
-    return rate_gaps(groups, e.is_error, MIN_SLICE_GAP)
+def slice_gaps(e: Evidence, slices: Mapping[str, IntArray]) -> list[Gap]:
+    """Each named slice against the other images of its classes, class by class.
+
+    A slice that spans classes is compared within each and the differences are pooled
+    (Mantel-Haenszel weights), so that hard classes do not make a slice look bad.
+
+    Args:
+        e: Evidence.
+        slices: name -> (N,) 1 in the slice, 0 outside, -1 unknown.
+    """
+    found = []
+    for name, member in slices.items():
+        strata = []
+        for k in np.unique(e.labels[member == 1]):
+            inside, outside = (e.labels == k) & (member == 1), (e.labels == k) & (member == 0)
+            if inside.any() and outside.any():
+                strata.append(
+                    (int((inside & e.is_error).sum()), int(inside.sum()),
+                     int((outside & e.is_error).sum()), int(outside.sum()))
+                )  # fmt: skip
+        if strata:
+            found.append(_pooled(name, strata))
+    adjusted = holm(np.array([g.p_value for g in found]))
+    return [
+        replace(
+            g,
+            p_value=float(p),
+            is_fault=bool(p <= LEVEL and g.n >= MIN_IMAGES and g.interval[0] > MIN_SLICE_GAP),
+        )
+        for g, p in zip(found, adjusted, strict=True)
+    ]
+
+
+def _pooled(name: str, strata: list[tuple[int, int, int, int]]) -> Gap:
+    s1, n1, s2, n2 = np.array(strata, float).T
+    n, n_errors, rest = int(n1.sum()), int(s1.sum()), float(s2.sum() / n2.sum())
+    if len(strata) == 1:
+        low, high = newcombe(s1[0], n1[0], s2[0], n2[0])
+        p = float(fisher_exact(int(s1[0]), int(n1[0]), int(s2[0]), int(n2[0])))
+        gap = float(s1[0] / n1[0] - s2[0] / n2[0])
+        return Gap(name, n, n_errors, rest, gap, (float(low), float(high)), p)
+    weight = n1 * n2 / (n1 + n2)
+    gap = float((weight * (s1 / n1 - s2 / n2)).sum() / weight.sum())
+    # Half a case in each cell keeps the variance of empty cells from vanishing.
+    p1, p2 = (s1 + 0.5) / (n1 + 1), (s2 + 0.5) / (n2 + 1)
+    variance = (weight**2 * (p1 * (1 - p1) / n1 + p2 * (1 - p2) / n2)).sum() / weight.sum() ** 2
+    se = float(np.sqrt(variance))
+    p = float(2 * sps.norm.sf(abs(gap) / se))
+    half = 1.959964 * se
+    # What the rest of the same classes, mixed as the slice is, would show.
+    return Gap(name, n, n_errors, n_errors / n - gap, gap, (gap - half, gap + half), p)
 
 
 def dead_dimensions(embeddings: FloatArray, weight: FloatArray | None) -> list[int]:
@@ -228,16 +306,24 @@ def dead_dimensions(embeddings: FloatArray, weight: FloatArray | None) -> list[i
         weight: (K, D) of a linear head; None if the head is not linear or not known.
 
     Example:
-        >>> z = np.array([[0.0, 1.0], [0.0, 2.0]])
+        >>> z = np.c_[np.zeros(50), np.arange(50.0)]
         >>> dead_dimensions(z, np.array([[0.5, 1.0], [-0.5, 0.0]]))
         [0]
     """
     if weight is None:
         return []
-    constant = embeddings.max(axis=0) == embeddings.min(axis=0)
+    low = embeddings.min(axis=0)
+    constant = embeddings.max(axis=0) == low
     # Only differences between rows reach the prediction.
     listens = np.linalg.norm(weight - weight.mean(axis=0), axis=0)
     if constant.all():
         return [int(d) for d in np.flatnonzero(listens > 0)]
+    # Sparse features can be silent by chance: ask how likely that is for the least active ones.
+    active = np.quantile((embeddings != low).mean(axis=0)[~constant], 0.05)
+    if len(low) * (1 - active) ** len(embeddings) > LEVEL:
+        return []
     usual = float(np.median(listens[~constant]))
-    return [int(d) for d in np.flatnonzero(constant & (listens > 0.25 * usual))]
+    dead = constant & (listens > 0.25 * usual)
+    if (listens[dead] ** 2).sum() < MIN_DEAD_SHARE * (listens**2).sum():
+        return []
+    return [int(d) for d in np.flatnonzero(dead)]

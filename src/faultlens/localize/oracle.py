@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from faultlens.arrays import BoolArray, FloatArray, IntArray, Strengths
-from faultlens.heatmaps import ClassCounts
+from faultlens.heatmaps import MIN_IMAGES, ClassCounts
 
 
 def gate(vlm_predictions: IntArray, labels: IntArray, class_is_valid: BoolArray) -> BoolArray:
@@ -44,7 +44,7 @@ def heatmap_evidence(
     Returns:
         (N,) in [-2, 2]: positive where the image looks like its label (evidence against the
         head), negative where it looks like its prediction (against the encoder); NaN where one
-        of the two classes has no correctly classified image.
+        of the two classes has fewer than 10 correctly classified images.
     """
     reference = _profiles(counts)
     out = np.empty(len(strengths))
@@ -57,7 +57,7 @@ def heatmap_evidence(
 def _profiles(counts: ClassCounts) -> Float[np.ndarray, "K cells"]:
     n = counts.correct.n[:, None, None]
     with np.errstate(invalid="ignore"):
-        values = np.where(n > 0, counts.correct.wins / n, np.nan)
+        values = np.where(n >= MIN_IMAGES, counts.correct.wins / n, np.nan)
     return np.stack([_unit(_off_diagonal(v)) for v in values])
 
 

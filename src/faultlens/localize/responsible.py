@@ -164,7 +164,8 @@ def head_concepts(
         head takes the concept for more evidence of the class than it should.
     """
     finite = np.isfinite(refitted[:, k])
-    excess = (_relative(shipped) - _relative(refitted))[finite, k]
+    both = np.where(np.isfinite(refitted), shipped, np.nan)
+    excess = (_relative(both) - _relative(refitted))[finite, k]
     s = strengths[finite]
     n = len(excess)
     if n < MIN_IMAGES or excess.std() < 1e-6:  # equal but for rounding

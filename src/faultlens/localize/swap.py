@@ -87,6 +87,8 @@ def choose_penalty(
     embeddings: Embeddings, labels: IntArray, n_classes: int, tune: BoolArray
 ) -> float:
     """Return the penalty with the least cross-entropy on the held-out part `tune`."""
+    keep = _subset(labels)
+    embeddings, labels, tune = embeddings[keep], labels[keep], tune[keep]
     x, _, _ = _standardized(np.asarray(embeddings, np.float32))
     theta = np.zeros((n_classes, x.shape[1] + 1))
     losses = []
@@ -95,6 +97,14 @@ def choose_penalty(
         theta = _fit(x[~tune], labels[~tune], penalty, theta)
         losses.append(_loss(theta, x[tune], labels[tune]))
     return PENALTIES[int(np.argmin(losses))]
+
+
+def _subset(labels: IntArray) -> IntArray:
+    """At most `MAX_IMAGES` rows; every class keeps its share by a fixed stride."""
+    if len(labels) <= MAX_IMAGES:
+        return np.arange(len(labels))
+    order = np.argsort(labels, kind="stable")
+    return np.asarray(order[np.linspace(0, len(labels) - 1, MAX_IMAGES).astype(int)])
 
 
 def _standardized(z: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
@@ -123,11 +133,8 @@ def refit_head(
         >>> bool((head(z).argmax(axis=1) == y).mean() > 0.8)
         True
     """
-    z, y = np.asarray(embeddings, np.float32), labels
-    if len(z) > MAX_IMAGES:
-        # Every class keeps its share: a fixed stride over images sorted by class.
-        keep = np.argsort(y, kind="stable")[np.linspace(0, len(z) - 1, MAX_IMAGES).astype(int)]
-        z, y = z[keep], y[keep]
+    keep = _subset(labels)
+    z, y = np.asarray(embeddings[keep], np.float32), labels[keep]
     x, mean, std = _standardized(z)
     theta = _fit(x, y, penalty, np.zeros((n_classes, z.shape[1] + 1)))
     weight = theta[:, :-1] / std

@@ -85,16 +85,18 @@ def judge(evidence: Evidence, vlm_margin: FloatArray) -> Verdicts:
 
     Args:
         evidence: Of N images.
-        vlm_margin: (N,) by how much the VLM prefers its class over the label, in standard
-            deviations of that difference over all images; below 1 a contradiction is not
-            confident.
+        vlm_margin: (N,) by how much the VLM prefers its class over the label, in units of the
+            usual spread of its scores over the classes; below 1 a contradiction is not confident.
     """
     e = evidence
     votes = np.stack([e.mapped == e.labels, e.refit == e.labels, e.heatmap > 0]).astype(float)
-    votes[2, np.isnan(e.heatmap)] = np.nan
+    # A vote that cannot be cast counts for neither side.
+    seen = np.isfinite(e.refit_logits[np.arange(len(e.labels)), e.labels])
+    votes[1, ~seen] = np.nan
+    votes[2, np.isnan(e.heatmap) | (e.heatmap == 0)] = np.nan
     share = np.nanmean(votes, axis=0)
-    # A tie can only come from a missing heatmap vote; the swap test is the operational truth.
-    is_head = np.where(share == 0.5, votes[1] == 1, share > 0.5)
+    # In a tie the swap test is the operational truth, and the oracle where it is missing.
+    is_head = np.where(share == 0.5, np.where(seen, votes[1], votes[0]) == 1, share > 0.5)
     module = np.where(is_head, _HEAD, _ENCODER)
     confidence = np.where(is_head, share, 1 - share)
     module = np.where(e.is_gated, module, _UNKNOWN)
