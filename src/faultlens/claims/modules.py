@@ -252,7 +252,7 @@ def _gap(case: Case) -> list[Finding]:
             ),
             advice=(
                 "A new linear head does not help. Train the encoder longer or on more varied "
-                "images, start from a stronger pretrained one, or check preprocessing and damaged weights."
+                "images, start from a stronger one, or check preprocessing and damaged weights."
             ),
         )
     ]  # fmt: skip

@@ -160,9 +160,10 @@ class Meaning:
 
     Attributes:
         repaired: Errors that the refitted head repairs.
-        correct: Correct images of the same classes.
-        natural: Errors of the refitted head itself in these classes; 0 without any.
-        is_kept: Whether the first rate is nearer to the second than to the third.
+        correct: Correct images of the same classes (of all where these have fewer than 10).
+        natural: Errors of the refitted head itself, likewise; 0 without any.
+        is_kept: Whether the first rate is nearer to the second than to the third, or within 10
+            points of the second.
     """
 
     repaired: float
@@ -183,22 +184,27 @@ def meaning(e: Evidence, group: BoolArray | None = None) -> Meaning | None:
         group: (N,) which images to look at; all of them if None.
 
     Returns:
-        None where fewer than 10 repaired errors, or no correct images, could be judged.
+        None where fewer than 10 repaired errors could be judged.
     """
     gated = e.is_gated if group is None else e.is_gated & group
     right, fixed = e.mapped == e.labels, e.refit == e.labels
     repaired = gated & e.is_error & fixed
     same = gated & np.isin(e.labels, np.unique(e.labels[repaired]))
-    correct, natural = same & ~e.is_error, same & ~fixed
     if repaired.sum() < MIN_IMAGES:
         return None
-    # Where a class has no correct image left, those of the refitted head stand in.
-    if not correct.any():
-        correct = same & fixed & ~repaired
+    # A broken head may leave its classes hardly a correct image: then all classes stand in.
+    correct = _enough(same & ~e.is_error, e.is_gated & ~e.is_error)
+    natural = _enough(same & ~fixed, e.is_gated & ~fixed)
     upper = float(right[correct].mean()) if correct.any() else 1.0
     lower = float(right[natural].mean()) if natural.any() else 0.0
     rate = float(right[repaired].mean())
-    return Meaning(rate, upper, lower, rate >= (upper + lower) / 2)
+    # Where natural errors keep their meaning too, being as good as correct images is enough.
+    is_kept = rate >= min((upper + lower) / 2, upper - 0.1)
+    return Meaning(rate, upper, lower, is_kept)
+
+
+def _enough(group: BoolArray, instead: BoolArray) -> BoolArray:
+    return group if group.sum() >= MIN_IMAGES else instead
 
 
 def rate_gaps(
