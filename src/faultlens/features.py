@@ -37,7 +37,7 @@ def measure_features(
     classes: Sequence[str] | None = None,
     limit: int | None = None,
 ) -> tuple[Measured, TextSide]:
-    """Read a features file; see `INTERFACE` of the docs for its arrays.
+    """Read a features file; its arrays are described in `docs/files.md`.
 
     Args:
         path: Safetensors with `embedding` (N, D), `logits` (N, K), `label` (N,), and one of

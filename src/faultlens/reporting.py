@@ -161,8 +161,7 @@ def content(
     k = len(case.classes)
     rows = image_rows(case, measured)
     return ReportContent(
-        title=str(measured.facts.get("model", measured.facts.get("features", {})).get("name", ""))
-        or "features",
+        title=_title(measured),
         status=verdict[0],
         headline=verdict[1],
         findings=tuple(found),
@@ -192,6 +191,11 @@ def content(
         failures=measured.failures,
         run=info,
     )
+
+
+def _title(measured: Measured) -> str:
+    model = measured.facts.get("model") or {"name": measured.facts["features"]["file"]}
+    return str(model["name"])
 
 
 def _summary(case: Case, group: Array) -> GroupSummary:

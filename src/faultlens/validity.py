@@ -137,7 +137,7 @@ def concept_validity(
     r2_map: FloatArray,
     attributes: Mapping[str, IntArray] | None = None,
 ) -> list[ConceptValidity]:
-    """Judge every concept; see `METHODS` of the docs for the three ways.
+    """Judge every concept in one of three ways.
 
     Args:
         vlm_embeddings: (N, E).

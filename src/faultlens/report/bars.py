@@ -72,10 +72,12 @@ def concept_bars(
         span = max(0.1, np.ceil(10 * max(ends)) / 10)
         bars = []
         for c in shown:
-            name, effect = str(c["concept"]), float(c["effect"])
+            # A head weighs a concept for one class; elsewhere there is no class to name.
+            name = f"{c['concept']} for {c['class']}" if "class" in c else str(c["concept"])
+            effect = float(c["effect"])
             b = bar(name, effect, _interval(c), (-span, span))
             word = words[0] if effect > 0 else words[1]
-            bars.append(replace(b, word=word, is_valid=trusted.get(name, True)))
+            bars.append(replace(b, word=word, is_valid=trusted.get(str(c["concept"]), True)))
         groups.append(BarGroup(heading, note, tuple(bars), len(found) - len(shown)))
     return tuple(groups)
 
