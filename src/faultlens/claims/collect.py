@@ -13,8 +13,9 @@ def findings(case: Case) -> list[Finding]:
         name for f in head if f.kind == "localization.head" for name in f.evidence["classes"]
     }
     by_class = groups.classes(case, explained)
-    covered = explained | {f.subject for f in by_class}
-    faults = [*head, *modules.encoder(case), *by_class, *groups.slices(case)]
+    by_slice = groups.slices(case)
+    covered = explained | {c for f in (*by_class, *by_slice) for c in f.evidence["classes"]}
+    faults = [*head, *modules.encoder(case), *by_class, *by_slice]
     rest = [
         *(f for f in faults if f.severity == "notice"),
         *notices.labels(case),
