@@ -121,6 +121,7 @@ def test_a_configuration_file_does_the_same_and_options_win(work, tmp_path):
         ({"limit": 0}, "limit"),
         ({"max_failures": 2}, "max_failures"),
         ({"features": "f.safetensors"}, "features replace model and images"),
+        ({"head": "head.safetensors"}, "head and classes belong to features"),
         ({"model": None}, "model and images are both needed"),
         ({"vlm": None}, "vlm must be given; add --vlm or 'vlm:'"),
         ({"out": None}, "out must be given; add --out"),

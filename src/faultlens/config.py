@@ -68,6 +68,8 @@ class RunConfig(BaseModel):
                 raise ValueError("features replace model and images; give one or the other")
         elif self.model is None or self.images is None:
             raise ValueError("model and images are both needed (or features instead of them)")
+        elif self.head is not None or self.classes is not None:
+            raise ValueError("head and classes belong to features; a model brings its own")
         if self.features is not None and (self.split or self.reference_split):
             raise ValueError("features have no splits; leave split and reference_split out")
         if self.split is not None and self.split == self.reference_split:

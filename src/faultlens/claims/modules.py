@@ -228,7 +228,8 @@ def _gap(case: Case) -> list[Finding]:
     missed = (gains.best_linear(e) != e.labels) & (e.vlm == e.labels)
     concepts = case.changed(missed)
     said = words(concepts)
-    where = f"; {_pairs(case, missed & e.is_error)}" if (missed & e.is_error).any() else ""
+    shown = missed & e.is_error
+    where = f" ({_pairs(case, shown)})" if shown.any() else ""
     rate = case.oracle_rate(missed)
     return [
         Finding(
