@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from faultlens.alignment import normalize
 from faultlens.arrays import BoolArray, FloatArray, IntArray, read_only
 from faultlens.concepts import TextEncoder, Vocabulary, strengths
 from faultlens.stats import auroc, wilson
@@ -154,7 +155,7 @@ def concept_validity(
     s = strengths(vlm_embeddings, vocabulary.directions)
     ratings = np.stack([strengths(vlm_embeddings, d) for d in vocabulary.subset_directions])
     icc = agreement(ratings) if len(ratings) > 1 else np.full(len(vocabulary.concepts), np.nan)
-    decoys = strengths(vlm_embeddings, _unit(encode_text(DECOYS)))
+    decoys = strengths(vlm_embeddings, normalize(np.asarray(encode_text(DECOYS), np.float32)))
     varies = (decoys.std(axis=0)[None, :] < s.std(axis=0)[:, None]).mean(axis=1)
     out = []
     for c, name in enumerate(vocabulary.concepts):
@@ -175,10 +176,6 @@ def concept_validity(
         is_valid, reason = _judge(source, *numbers)
         out.append(ConceptValidity(name, is_valid, reason, source, *numbers))
     return out
-
-
-def _unit(vectors: FloatArray) -> FloatArray:
-    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def _judge(source: str, area: float, icc: float, quantile: float, r2: float) -> tuple[bool, str]:
