@@ -153,13 +153,13 @@ def content(
     case: Case,
     measured: Measured,
     found: list[Finding],
+    rows: list[dict[str, Any]],
     verdict: tuple[Status, str],
     info: dict[str, Any],
 ) -> ReportContent:
-    """Gather everything the report shows."""
+    """Gather everything the report shows; `rows` are those of `image_rows`."""
     a, e = case.analysis, case.analysis.evidence
     k = len(case.classes)
-    rows = image_rows(case, measured)
     return ReportContent(
         title=_title(measured),
         status=verdict[0],

@@ -179,7 +179,7 @@ def _save(
             "random_seed": None,
         },
     }
-    content = reporting.content(case, measured, found, (state, headline), info)
+    content = reporting.content(case, measured, found, images, (state, headline), info)
     out = config.out
     hashes = {
         "images.json": files.write_json(out / "images.json", images),
