@@ -1,0 +1,1 @@
+"""ConceptWorld: pictures drawn from parts, whose every concept is known exactly."""
