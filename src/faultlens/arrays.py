@@ -4,6 +4,8 @@ Letters: N images, D classifier embedding, E vision-language embedding, C concep
 P prompts, L layers, T training steps.
 """
 
+import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,8 @@ Logits = Float[np.ndarray, "N K"]
 Labels = Integer[np.ndarray, "N"]
 Strengths = Float[np.ndarray, "N C"]
 Mask = Bool[np.ndarray, "N"]
+
+_MIN_HASHED = 64  # values; smaller tensors cannot tell two networks apart
 
 
 def check_array(x: Any, axes: str, *, name: str, kind: str = "float", finite: bool = True) -> Array:
@@ -69,3 +73,19 @@ def read_only(a: Array) -> Array:
     """Return `a` marked read-only, so that a frozen value stays frozen."""
     a.setflags(write=False)
     return a
+
+
+def tensor_hashes(weights: Iterable[Array]) -> frozenset[str]:
+    """Return the SHA-256 of the float32 bytes of every weight with at least 64 values.
+
+    Two networks that share such a hash share a layer.
+
+    Example:
+        >>> len(tensor_hashes([np.ones(64), np.ones(64), np.ones(2)]))
+        1
+    """
+    return frozenset(
+        hashlib.sha256(np.ascontiguousarray(a, dtype=np.float32).tobytes()).hexdigest()
+        for a in weights
+        if a.size >= _MIN_HASHED
+    )

@@ -64,6 +64,7 @@ MODELS = Registry(
 VLMS = Registry(
     "vlm",
     {
+        "demo": "faultlens.vlm.demo:load",
         "offline": "faultlens.vlm.offline:load",
         "bridge": "faultlens.vlm.labels:load",
     },

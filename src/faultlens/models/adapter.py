@@ -2,7 +2,6 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +13,6 @@ from faultlens.models.chain import Cut
 from faultlens.models.description import ModelDescription
 
 InputShape = tuple[int | None, ...]
-
-_MIN_HASHED = 64
 
 
 class CannotRunError(InputError):
@@ -31,7 +28,7 @@ class Facts:
         digest: A hash of the weights, before split and preprocessing.
         description: Class names and preprocessing.
         cut: Where the head begins.
-        encoder_hashes: See `tensor_hashes`, of the encoder's weights.
+        encoder_hashes: See `faultlens.arrays.tensor_hashes`, of the encoder's weights.
         input_shape: Of the network's input, None where it may vary.
         is_half: Whether the network computes in half precision.
     """
@@ -55,7 +52,7 @@ class SplitClassifier(ABC):
         preprocessing: How pictures become inputs.
         dimension: D, length of the embedding.
         head: The part after the embedding; `head(embedding)` equals the logits.
-        tensor_hashes: See `tensor_hashes`.
+        tensor_hashes: See `faultlens.arrays.tensor_hashes`.
         split: Name of the tensor, graph node or module at which the head begins.
         notes: What a reader should know about how the model was cut.
         input_shape: Of the network's input, None where it may vary.
@@ -124,20 +121,6 @@ class SplitClassifier(ABC):
                 f"pictures must have shape {show_shape(fixed)}, which {self.name} was made for, "
                 f"got {show_shape(x.shape[1:])}; correct resize and crop of the preprocessing"
             )
-
-
-def tensor_hashes(weights: Iterable[tuple[str, Array]]) -> frozenset[str]:
-    """Return the SHA-256 of the float32 bytes of every weight with at least 64 values.
-
-    Example:
-        >>> len(tensor_hashes([("a", np.ones(64)), ("b", np.ones(64)), ("tiny", np.ones(2))]))
-        1
-    """
-    return frozenset(
-        hashlib.sha256(np.ascontiguousarray(a, dtype=np.float32).tobytes()).hexdigest()
-        for _, a in weights
-        if a.size >= _MIN_HASHED
-    )
 
 
 def _rows(a: Array) -> FloatArray:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-from faultlens.arrays import Array
-from faultlens.models.adapter import Facts, InputShape, tensor_hashes
+from faultlens.arrays import Array, tensor_hashes
+from faultlens.models.adapter import Facts, InputShape
 from faultlens.models.chain import Step, cut
 from faultlens.models.checks import check_classes, check_input, check_weights
 from faultlens.models.description import ModelDescription
@@ -70,7 +70,7 @@ def graph_facts(graph: Graph, description: ModelDescription, *, name: str, diges
         digest=digest,
         description=description,
         cut=found,
-        encoder_hashes=tensor_hashes(w for w in weights.items() if w[0] in before),
+        encoder_hashes=tensor_hashes(w for key, w in weights.items() if key in before),
         input_shape=graph.input_shape,
         is_half=graph.is_half,
     )

@@ -17,7 +17,8 @@ from faultlens.models.adapter import CannotRunError, Facts, SplitClassifier
 from faultlens.models.checks import check_split, probe
 from faultlens.models.description import ModelDescription, resolve
 from faultlens.models.graph import graph_facts
-from faultlens.models.onnx_graph import OnnxGraph, quiet_session
+from faultlens.models.onnx_graph import OnnxGraph
+from faultlens.onnx_session import first_line, open_session
 
 _PREFIX = "faultlens."
 _EMBEDDING, _LOGITS = "faultlens.embedding", "faultlens.logits"
@@ -38,7 +39,7 @@ class OnnxClassifier(SplitClassifier):
         except Exception as error:  # ONNX Runtime's errors share no narrower class.
             raise CannotRunError(
                 f"batch must be one that {self.name} can take, got shape {batch.shape} "
-                f"({_first_line(error)}); check layout, resize and crop of the preprocessing"
+                f"({first_line(error)}); check layout, resize and crop of the preprocessing"
             ) from error
         return embedding, logits
 
@@ -121,7 +122,7 @@ def _read(path: Path) -> tuple[onnx.ModelProto, str]:
     except (OSError, ValueError, onnx.checker.ValidationError) as error:
         raise InputError(
             f"model must have its external data beside it, got '{path}' without "
-            f"({_first_line(error)}); copy the data file into the same folder"
+            f"({first_line(error)}); copy the data file into the same folder"
         ) from error
     digest = hashlib.sha256(data)
     for tensor in outside:
@@ -152,13 +153,8 @@ def _session(model: onnx.ModelProto, facts: Facts, threads: int | None) -> Any:
         model.graph.node.append(onnx.helper.make_node("Identity", [source], [output]))
         model.graph.output.append(onnx.ValueInfoProto(name=output))
     try:
-        return quiet_session(model, threads=threads)
+        return open_session(model.SerializeToString(), threads=threads)
     except Exception as error:  # ONNX Runtime's errors share no narrower class.
         raise InputError(
-            f"model must be one that ONNX Runtime can run, got {facts.name} ({_first_line(error)})"
+            f"model must be one that ONNX Runtime can run, got {facts.name} ({first_line(error)})"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

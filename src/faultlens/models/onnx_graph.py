@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from onnx import NodeProto, TensorProto, numpy_helper
 
 from faultlens.arrays import Array, FloatArray
 from faultlens.errors import InputError
 from faultlens.models.adapter import InputShape
 from faultlens.models.chain import Step, affine
+from faultlens.onnx_session import open_session
 
 # What changes no value when a trained network is evaluated.
 _SKIP = {"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout", "Cast"}
@@ -175,23 +175,5 @@ class OnnxGraph:
         model = onnx.helper.make_model(
             graph, opset_imports=self._model.opset_import, ir_version=self._model.ir_version
         )
-        folded: Array = quiet_session(model, threads=1).run([name], {})[0]
+        folded: Array = open_session(model.SerializeToString(), threads=1).run([name], {})[0]
         return folded
-
-
-def quiet_session(model: onnx.ModelProto, *, threads: int | None = None) -> Any:
-    """Return an ONNX Runtime session on the CPU that logs nothing.
-
-    Args:
-        model: A complete model.
-        threads: Within one operator; None lets the runtime choose.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # Otherwise a layer whose weights are stored in eight bits would round its input as well.
-    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return ort.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from faultlens.arrays import Array, FloatArray
+from faultlens.arrays import Array, FloatArray, tensor_hashes
 from faultlens.errors import InputError, MissingDependencyError
 
 try:
@@ -15,7 +15,7 @@ except ImportError as error:
 
 from torch import nn
 
-from faultlens.models.adapter import Facts, SplitClassifier, tensor_hashes
+from faultlens.models.adapter import Facts, SplitClassifier
 from faultlens.models.checks import check_classes, check_split, check_weights, probe
 from faultlens.models.description import ModelDescription, resolve
 from faultlens.models.pytorch_export import load_export
@@ -98,7 +98,7 @@ def from_module(
         description=description,
         cut=split.cut,
         encoder_hashes=tensor_hashes(
-            w for w in weights.items() if w[0].rpartition(".")[0] not in split.layers
+            w for key, w in weights.items() if key.rpartition(".")[0] not in split.layers
         ),
         is_half=placement(module)[1] in (torch.float16, torch.bfloat16),
     )

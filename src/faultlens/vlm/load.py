@@ -15,7 +15,8 @@ def load_vlm(spec: str) -> VlmBackend:
     """Load a vision-language model.
 
     Args:
-        spec: `offline`, or `bridge:FILE.yaml`, or `NAME:ARGUMENT` of a registered backend.
+        spec: `demo` (pictures of ConceptWorld only), `offline`, `bridge:FILE.yaml`, or
+            `NAME:ARGUMENT` of a registered backend.
 
     Raises:
         InputError: The name is unknown, or what follows the colon is missing or wrong.

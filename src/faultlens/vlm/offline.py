@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from faultlens.arrays import FloatArray, check_array
+from faultlens.arrays import FloatArray, check_array, tensor_hashes
 from faultlens.data.preprocess import Preprocessing
 from faultlens.errors import InputError, MissingDependencyError
 from faultlens.vlm.imagenet import label_texts
@@ -19,7 +19,6 @@ PREPROCESSING = Preprocessing(
     resize=224, crop=224, interpolation="bicubic", scale=1, mean=(127,) * 3, std=(128,) * 3
 )
 _HEAD = "_fc."
-_MIN_HASHED = 64
 
 
 class EfficientNetLite0:
@@ -54,10 +53,8 @@ class EfficientNetLite0:
         self._net.eval().to(memory_format=torch.channels_last)
         self.name = "efficientnet-lite0"
         self.class_names = tuple(label_texts())
-        self.tensor_hashes = frozenset(
-            hashlib.sha256(np.ascontiguousarray(w.numpy(), np.float32).tobytes()).hexdigest()
-            for key, w in weights.items()
-            if w.numel() >= _MIN_HASHED and not key.startswith(_HEAD)
+        self.tensor_hashes = tensor_hashes(
+            w.numpy() for key, w in weights.items() if not key.startswith(_HEAD)
         )
         digest = hashlib.sha256(file.read_bytes())
         digest.update(PREPROCESSING.content_hash.encode())
