@@ -12,7 +12,15 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import linalg
 
-from faultlens.arrays import Embeddings, FloatArray, IntArray, VlmEmbeddings, check_array, read_only
+from faultlens.arrays import (
+    BoolArray,
+    Embeddings,
+    FloatArray,
+    IntArray,
+    VlmEmbeddings,
+    check_array,
+    read_only,
+)  # fmt: skip
 from faultlens.errors import InputError, ShapeError
 
 _BLOCK = 8192
@@ -142,9 +150,7 @@ def solve(sums: AlignmentSums, ridge: float) -> AffineMap:
     )
 
 
-def align(
-    embeddings: Embeddings, vlm_embeddings: VlmEmbeddings, tune: NDArray[np.bool_]
-) -> AffineMap:
+def align(embeddings: FloatArray, vlm_embeddings: FloatArray, tune: BoolArray) -> AffineMap:
     """Fit the map on reference images.
 
     Args:

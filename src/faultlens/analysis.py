@@ -27,6 +27,9 @@ N_FOLDS = 5
 MIN_ANALYSED = 30
 MIN_FOLD = 2
 
+#: Masks over all images: reference, its tuning part, analysed.
+_Part = tuple[BoolArray, BoolArray, BoolArray]
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurements:
@@ -111,9 +114,13 @@ class Analysis:
         """Indices of the concepts that passed the gate."""
         return np.flatnonzero([v.is_valid for v in self.concept_validity])
 
+    @property
+    def seen_concepts(self) -> NDArray[np.int64]:
+        """Indices of the concepts that the VLM sees in the pictures, whatever the map carries."""
+        return np.flatnonzero([v.is_seen for v in self.concept_validity])
 
-def _parts(m: Measurements) -> Iterator[tuple[BoolArray, BoolArray, BoolArray]]:
-    """Yield masks over all images: reference, its tuning part, analysed."""
+
+def _parts(m: Measurements) -> Iterator[_Part]:
     if m.is_reference.any():
         yield m.is_reference, m.is_reference & (m.folds == 0), ~m.is_reference
         return
@@ -136,6 +143,21 @@ def _fit(
     )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fits:
+    """The fits of a run.
+
+    Attributes:
+        each: One a fold, or a single one with a reference split.
+        of: (N,) which of them never saw the image.
+        full: Fitted on all reference images.
+    """
+
+    each: tuple[Fit, ...]
+    of: NDArray[np.int64]
+    full: Fit
+
+
 def analyse(
     m: Measurements,
     vocabulary: Vocabulary,
@@ -153,6 +175,13 @@ def analyse(
     Raises:
         InsufficientDataError: Too few images to fit or to analyse.
     """
+    parts = _enough_parts(m)
+    fits = _fit_all(m, vocabulary, parts, progress or (lambda done, total: None))
+    return _measure(m, vocabulary, encode_text, fits)
+
+
+def _enough_parts(m: Measurements) -> list[_Part]:
+    """Divide the images; InsufficientDataError where that leaves too few anywhere."""
     rows = np.flatnonzero(~m.is_reference)
     if len(np.unique(m.labels[rows])) < 2:
         raise InsufficientDataError(
@@ -170,90 +199,140 @@ def analyse(
             f"images must fall into at least 3 folds of {MIN_FOLD}, got too few that differ; give "
             "more images, not near-duplicates"
         )
+    return parts
+
+
+def _fit_all(
+    m: Measurements,
+    vocabulary: Vocabulary,
+    parts: list[_Part],
+    progress: Callable[[int, int], None],
+) -> _Fits:
     reference, tune, _ = parts[0]
     # One number, chosen inside the first reference set, serves all folds.
     penalty = choose_penalty(
         m.embeddings[reference], m.labels[reference], m.logits.shape[1], tune[reference]
     )
-    fits: list[Fit] = []
+    each: list[Fit] = []
     fit_of = np.zeros(len(m.labels), np.int64)
     for i, (reference, tune, analysed) in enumerate(parts):
-        fits.append(_fit(m, vocabulary, reference, tune, penalty))
+        each.append(_fit(m, vocabulary, reference, tune, penalty))
         fit_of[analysed] = i
-        if progress:
-            progress(i + 1, len(parts) + 1)
+        progress(i + 1, len(parts) + 1)
     everything = np.ones(len(m.labels), bool)
-    full = fits[0] if len(fits) == 1 else _fit(m, vocabulary, everything, m.folds == 0, penalty)
-    if progress:
-        progress(len(parts) + 1, len(parts) + 1)
-    return _measure(m, vocabulary, encode_text, tuple(fits), full, rows, fit_of[rows])
+    full = each[0] if len(each) == 1 else _fit(m, vocabulary, everything, m.folds == 0, penalty)
+    progress(len(parts) + 1, len(parts) + 1)
+    return _Fits(tuple(each), fit_of, full)
 
 
-def _measure(  # noqa: PLR0913, PLR0917 (one call, one place)
-    m: Measurements,
-    vocabulary: Vocabulary,
-    encode_text: TextEncoder,
-    fits: tuple[Fit, ...],
-    full: Fit,
-    rows: NDArray[np.int64],
-    fit_of: NDArray[np.int64],
-) -> Analysis:
-    v, labels, logits = m.vlm_embeddings[rows], m.labels[rows], m.logits[rows]
-    z = m.embeddings[rows]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Seen:
+    """The n analysed images as both models see them, each through a fit that never saw it.
+
+    Attributes:
+        labels: (n,).
+        predictions: (n,) of the classifier.
+        vlm: (n,) zero-shot classes of the VLM.
+        logits: (n, K) of the classifier.
+        refit_logits: (n, K) of the refitted head.
+        embeddings: (n, E) of the VLM.
+        mapped: (n, E) of the classifier, mapped into the VLM's space.
+        strengths_model: (n, C) centred.
+        strengths_vlm: (n, C) centred.
+    """
+
+    labels: IntArray
+    predictions: IntArray
+    vlm: IntArray
+    logits: FloatArray
+    refit_logits: FloatArray
+    embeddings: FloatArray
+    mapped: FloatArray
+    strengths_model: Strengths
+    strengths_vlm: Strengths
+
+
+def _see(m: Measurements, vocabulary: Vocabulary, fits: _Fits, rows: NDArray[np.int64]) -> _Seen:
+    z, v, fit_of = m.embeddings[rows], m.vlm_embeddings[rows], fits.of[rows]
     mapped = np.empty(v.shape, np.float32)
-    refit = np.empty(logits.shape, np.float64)
+    refit = np.empty((len(rows), m.logits.shape[1]), np.float64)
     s_model = np.empty((len(rows), len(vocabulary.concepts)), np.float32)
     s_vlm = np.empty_like(s_model)
-    for i, fit in enumerate(fits):
+    for i, fit in enumerate(fits.each):
         own = fit_of == i
         mapped[own] = fit.map(z[own])
         refit[own] = fit.head(z[own])
         s_model[own] = strengths(mapped[own], vocabulary.directions, fit.centre_model)
         s_vlm[own] = strengths(v[own], vocabulary.directions, fit.centre_vlm)
-    predictions = logits.argmax(axis=1)
-    names = (vocabulary.concepts, vocabulary.classes)
-    vlm_predictions = zero_shot(v, vocabulary.class_directions)
-    classes = validity.class_validity(labels, vlm_predictions, logits.shape[1])
+    return _Seen(
+        labels=m.labels[rows],
+        predictions=m.logits[rows].argmax(axis=1),
+        vlm=zero_shot(v, vocabulary.class_directions),
+        logits=m.logits[rows],
+        refit_logits=refit,
+        embeddings=v,
+        mapped=mapped,
+        strengths_model=read_only(s_model),
+        strengths_vlm=read_only(s_vlm),
+    )
+
+
+def _measure(
+    m: Measurements, vocabulary: Vocabulary, encode_text: TextEncoder, fits: _Fits
+) -> Analysis:
+    rows = np.flatnonzero(~m.is_reference)
+    seen = _see(m, vocabulary, fits, rows)
+    v, labels, logits = seen.embeddings, seen.labels, seen.logits
+    classes = validity.class_validity(labels, seen.vlm, logits.shape[1])
     report = alignment.evaluate(
-        v, mapped, vocabulary.directions, vocabulary.class_directions, labels
+        v, seen.mapped, vocabulary.directions, vocabulary.class_directions, labels
     )
     attributes = {name: np.asarray(a)[rows] for name, a in m.attributes.items()}
     concepts = validity.concept_validity(
         v, labels, vocabulary, encode_text, report.r2_concepts, attributes
     )
-    # Words that failed the gate have no vote.
-    valid = np.flatnonzero([c.is_valid for c in concepts])
-    heatmap = np.full(len(rows), np.nan)
-    if len(valid) >= 2:
-        known = tuple(vocabulary.concepts[c] for c in valid)
-        own = ClassCounts.of(s_model[:, valid], labels, predictions, known, vocabulary.classes)
-        heatmap = heatmap_evidence(s_model[:, valid], labels, predictions, own)
-    evidence = Evidence(
-        labels=labels,
-        predictions=predictions,
-        vlm=vlm_predictions,
-        mapped=zero_shot(mapped, vocabulary.class_directions),
-        logits=logits,
-        refit_logits=refit,
-        heatmap=heatmap,
-        is_gated=gate(vlm_predictions, labels, classes.is_valid) & classes.is_usable,
-    )
+    evidence = _evidence(seen, vocabulary, classes, concepts)
+    groups = (labels, seen.predictions, vocabulary.concepts, vocabulary.classes)
     return Analysis(
         rows=rows,
-        fits=fits,
-        fit_of=fit_of,
-        full=full,
+        fits=fits.each,
+        fit_of=fits.of[rows],
+        full=fits.full,
         logits=logits,
-        strengths_model=read_only(s_model),
-        strengths_vlm=read_only(s_vlm),
-        counts_model=ClassCounts.of(s_model, labels, predictions, *names),
-        counts_vlm=ClassCounts.of(s_vlm, labels, predictions, *names),
+        strengths_model=seen.strengths_model,
+        strengths_vlm=seen.strengths_vlm,
+        counts_model=ClassCounts.of(seen.strengths_model, *groups),
+        counts_vlm=ClassCounts.of(seen.strengths_vlm, *groups),
         evidence=evidence,
         verdicts=judge(evidence, _margin(v, vocabulary.class_directions, labels)),
         alignment=report,
         concept_validity=tuple(concepts),
         class_validity=classes,
         n_ties=int(((logits == logits.max(axis=1, keepdims=True)).sum(axis=1) > 1).sum()),
+    )
+
+
+def _evidence(
+    seen: _Seen, vocabulary: Vocabulary, classes: ClassValidity, concepts: list[ConceptValidity]
+) -> Evidence:
+    labels, predictions = seen.labels, seen.predictions
+    # Words that failed the gate have no vote.
+    valid = np.flatnonzero([c.is_valid for c in concepts])
+    heatmap = np.full(len(labels), np.nan)
+    if len(valid) >= 2:
+        known = tuple(vocabulary.concepts[c] for c in valid)
+        s = seen.strengths_model[:, valid]
+        counts = ClassCounts.of(s, labels, predictions, known, vocabulary.classes)
+        heatmap = heatmap_evidence(s, labels, predictions, counts)
+    return Evidence(
+        labels=labels,
+        predictions=predictions,
+        vlm=seen.vlm,
+        mapped=zero_shot(seen.mapped, vocabulary.class_directions),
+        logits=seen.logits,
+        refit_logits=seen.refit_logits,
+        heatmap=heatmap,
+        is_gated=gate(seen.vlm, labels, classes.is_valid) & classes.is_usable,
     )
 
 

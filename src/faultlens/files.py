@@ -7,6 +7,7 @@ reader maps a file without copying it.
 
 import hashlib
 import json
+import math
 import mmap
 import os
 import secrets
@@ -207,6 +208,24 @@ def write_json(path: str | Path, value: Any) -> str:
     data = f"{text}\n".encode()
     write_atomic(path, data)
     return hashlib.sha256(data).hexdigest()
+
+
+def json_value(value: Any) -> Any:
+    """Return `value` as JSON knows it: tuples and arrays as lists, NaN and infinity as null.
+
+    Example:
+        >>> json_value({"interval": (0.25, np.float32("nan")), 3: np.arange(2)})
+        {'interval': [0.25, None], '3': [0, 1]}
+    """
+    if isinstance(value, Mapping):
+        return {str(k): json_value(v) for k, v in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return json_value(value.tolist())
+    if isinstance(value, list | tuple):
+        return [json_value(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def read_json(path: str | Path, sha256: str | None = None) -> Any:

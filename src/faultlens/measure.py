@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faultlens.analysis import N_FOLDS, Measurements
-from faultlens.arrays import BoolArray, FloatArray, IntArray
+from faultlens.arrays import Array, BoolArray, FloatArray, IntArray
 from faultlens.data.duplicates import duplicate_groups, folds, signature
 from faultlens.data.images import ImageSource
 from faultlens.data.scan import check_failures
@@ -118,68 +118,105 @@ def measure_images(
     report = progress or (lambda stage, done, total: None)
     scan = source.scan(settings.max_pixels, partial(report, "reading files"))
     check_failures(scan.failures, len(source), settings.max_failures)
-    widths = {"embedding": model.dimension, "logits": len(model.class_names)}
+    widths = {"embedding": model.dimension, "logits": len(model.class_names), "signature": 56}
     of_model = _store(
-        model, widths, source, folder / f"model-{_digest(model.content_hash, *scan.digests)[:12]}",
-        settings.batch_size, partial(report, "classifier"), with_signature=True,
+        model, widths, source, folder / _name("model", model.content_hash, scan.digests),
+        settings.batch_size, partial(report, "classifier"),
     )  # fmt: skip
     of_vlm = _store(
         vlm, {"embedding": vlm.dimension}, source,
-        folder / f"vlm-{_digest(vlm.content_hash, *scan.digests)[:12]}",
+        folder / _name("vlm", vlm.content_hash, scan.digests),
         settings.batch_size, partial(report, "vision-language model"),
     )  # fmt: skip
     failures = scan.failures | of_model.failures | of_vlm.failures
     check_failures(failures, len(source), settings.max_failures)
     good = np.array([i for i in range(len(source)) if i not in failures])
-    digests = [scan.digests[i] for i in good]
-    groups = duplicate_groups(digests, of_model.column("signature")[good])
+    kept = _kept(good, scan.digests, of_model.column("signature"), is_reference)
+    used = source.select(kept.rows)
+    return Measured(
+        measurements=Measurements(
+            embeddings=of_model.column("embedding")[kept.rows],
+            logits=of_model.column("logits")[kept.rows],
+            labels=used.labels,
+            vlm_embeddings=of_vlm.column("embedding")[kept.rows],
+            folds=kept.folds,
+            is_reference=is_reference[kept.rows],
+            attributes=used.attributes,
+        ),
+        names=used.names,
+        classes=model.class_names,
+        source=used,
+        slices=_slices(used),
+        head_weight=model.head.weight if model.head.is_linear else None,
+        is_independent=_is_independent(model, vlm),
+        failures={source.names[i]: why for i, why in failures.items()},
+        facts=_facts(model, vlm, used) | {"n_near_duplicates": kept.n_near_duplicates},
+        warnings=_warnings(used, kept.n_leaked),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    """The images that can be used: readable, and no reference that repeats an analysed one.
+
+    Attributes:
+        rows: (N,) their places among all images.
+        folds: (N,) in [0, N_FOLDS); near-duplicates share a fold.
+        n_near_duplicates: Readable images that repeat another one.
+        n_leaked: Reference images left out.
+    """
+
+    rows: IntArray
+    folds: IntArray
+    n_near_duplicates: int
+    n_leaked: int
+
+
+def _kept(
+    good: IntArray, digests: Sequence[str], signatures: Array, is_reference: BoolArray
+) -> _Kept:
+    digests, is_reference = [digests[i] for i in good], is_reference[good]
+    groups = duplicate_groups(digests, signatures[good])
     # Near-duplicates of analysed images are no independent reference.
-    leaked = is_reference[good] & np.isin(groups, groups[~is_reference[good]])
-    if is_reference[good].any() and not (is_reference[good] & ~leaked).any():
+    leaked = is_reference & np.isin(groups, groups[~is_reference])
+    if is_reference.any() and not (is_reference & ~leaked).any():
         raise InputError(
             "reference and analysed images must differ, but every reference image repeats an "
             "analysed one; give another reference split, or none to cross-fit"
         )
-    rows, kept = good[~leaked], source.select(good[~leaked])
-    shared = len(model.tensor_hashes & vlm.tensor_hashes) / max(len(model.tensor_hashes), 1)
-    return Measured(
-        measurements=Measurements(
-            embeddings=of_model.column("embedding")[rows],
-            logits=of_model.column("logits")[rows],
-            labels=kept.labels,
-            vlm_embeddings=of_vlm.column("embedding")[rows],
-            folds=folds(digests, groups, N_FOLDS)[~leaked],
-            is_reference=is_reference[rows],
-            attributes=kept.attributes,
-        ),
-        names=kept.names,
-        classes=model.class_names,
-        source=kept,
-        slices=_slices(kept),
-        head_weight=model.head.weight if model.head.is_linear else None,
-        is_independent=shared < 0.5,
-        failures={source.names[i]: why for i, why in failures.items()},
-        facts=_facts(model, vlm, kept) | {"n_near_duplicates": len(good) - len(np.unique(groups))},
-        warnings=_warnings(kept, int(leaked.sum())),
+    return _Kept(
+        rows=good[~leaked],
+        folds=folds(digests, groups, N_FOLDS)[~leaked],
+        n_near_duplicates=len(good) - len(np.unique(groups)),
+        n_leaked=int(leaked.sum()),
     )
 
 
-def _store(  # noqa: PLR0913, PLR0917 (one call a model)
+def _is_independent(model: Classifier, vlm: VlmBackend) -> bool:
+    """Whether the two have different eyes: they share few of the classifier's tensors."""
+    shared = len(model.tensor_hashes & vlm.tensor_hashes)
+    return shared / max(len(model.tensor_hashes), 1) < 0.5
+
+
+def _store(
     encoder: Encoder,
     widths: Mapping[str, int],
     source: ImageSource,
     folder: Path,
     batch_size: int,
     progress: Callable[[int, int], None],
-    with_signature: bool = False,
 ) -> EmbeddingStore:
-    columns: dict[str, tuple[int, Any]] = {n: (w, "float32") for n, w in widths.items()}
-    if with_signature:
-        columns["signature"] = (56, "uint8")
-    extras = {"signature": signature} if with_signature else {}
+    columns = {n: (w, "uint8" if n == "signature" else "float32") for n, w in widths.items()}
+    extras = {"signature": signature} if "signature" in widths else {}
     with EmbeddingStore.create_or_open(folder, folder.name, len(source), columns) as store:
         extract(encoder, source, store, batch_size=batch_size, extras=extras, progress=progress)
         return store
+
+
+def _name(kind: str, content_hash: str, digests: Sequence[str]) -> str:
+    """Name a store after all that goes in: another model or another picture is another store."""
+    parts = (content_hash, *digests)
+    return f"{kind}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]}"
 
 
 def _facts(model: Classifier, vlm: VlmBackend, source: ImageSource) -> dict[str, Any]:
@@ -218,7 +255,3 @@ def _slices(source: ImageSource) -> dict[str, IntArray]:
         found[f"images with {name}"] = values
         found[f"images without {name}"] = np.where(values < 0, values, 1 - values)
     return found
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

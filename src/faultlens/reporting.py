@@ -11,10 +11,11 @@ from scipy import special
 
 from faultlens.analysis import Analysis
 from faultlens.arrays import Array
-from faultlens.claims.case import N_CONCEPTS, Case, clean
+from faultlens.claims.case import N_CONCEPTS, Case
 from faultlens.concepts import Vocabulary
 from faultlens.config import RunConfig
 from faultlens.errors import InputError
+from faultlens.files import json_value
 from faultlens.finding import Finding
 from faultlens.heatmaps import MIN_IMAGES, Heatmap, HeatmapCounts, differential
 from faultlens.localize.gains import dead_dimensions as find_dead
@@ -106,7 +107,7 @@ def concepts_json(vocabulary: Vocabulary, analysis: Analysis) -> dict[str, Any]:
     """The concepts with their validity, as in `concepts.json`."""
     c = analysis.class_validity
     names = vocabulary.concepts
-    return dict(clean({
+    return dict(json_value({
         "concepts": [
             {field: getattr(v, field) for field in v.__dataclass_fields__}
             for v in analysis.concept_validity

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from faultlens import files, stages
-from faultlens.claims.case import clean
 from faultlens.concepts import ConceptFile
 from faultlens.config import RunConfig
 from faultlens.data.images import ImageSource
@@ -270,4 +269,4 @@ def as_json(session: DebugSession) -> dict[str, Any]:
 
 def explanation_json(explanations: Sequence[Explanation]) -> list[dict[str, Any]]:
     """Return explanations as JSON objects."""
-    return [dict(clean(asdict(e))) for e in explanations]
+    return [dict(files.json_value(asdict(e))) for e in explanations]

@@ -12,7 +12,7 @@ from faultlens import files, reporting
 from faultlens.analysis import Analysis, analyse
 from faultlens.arrays import BoolArray
 from faultlens.claims import collect
-from faultlens.claims.case import Case, clean
+from faultlens.claims.case import Case
 from faultlens.claims.modules import overall_numbers
 from faultlens.concepts import ConceptFile, Vocabulary
 from faultlens.config import RunConfig
@@ -145,73 +145,66 @@ def _check_folder(out: Path) -> None:
 def _save(
     config: RunConfig, measured: Measured, vocabulary: Vocabulary, analysis: Analysis
 ) -> None:
-    rows = analysis.rows
     case = Case(
         analysis,
         measured.classes,
         vocabulary.concepts,
-        {name: mask[rows] for name, mask in measured.slices.items()},
+        {name: mask[analysis.rows] for name, mask in measured.slices.items()},
         reporting.dead_dimensions(measured),
         measured.is_independent,
     )
-    found = collect.findings(case)
-    found += reporting.run_notices(case, measured, config)
+    found = [*collect.findings(case), *reporting.run_notices(case, measured, config)]
     state = collect.status(case, found)
     headline = collect.headline(case, found, state)
+    outcome = {"schema": SCHEMA, "status": state, "headline": headline}
     images = reporting.image_rows(case, measured)
-    numbers = overall_numbers(case)
-    info: dict[str, Any] = {
-        "schema": SCHEMA,
-        "status": state,
-        "headline": headline,
-        "numbers": numbers,
-        "valid_concepts": analysis.valid_concepts.tolist(),
-        "classes": list(measured.classes),
+    info = outcome | _info(case, measured, config)
+    content = reporting.content(case, measured, found, images, (state, headline), info)
+    counts = {"model": analysis.counts_model, "vlm": analysis.counts_vlm}
+    strengths = {"model": analysis.strengths_model, "vlm": analysis.strengths_vlm}
+    contents: dict[str, Any] = {
+        "images.json": images,
+        "concepts.json": reporting.concepts_json(vocabulary, analysis),
+        "alignment.safetensors": reporting.alignment_arrays(vocabulary, analysis),
+        "heatmaps.safetensors": _heatmap_arrays(counts),
+        "strengths.safetensors": strengths,
+        "findings.json": outcome | {"findings": [f.to_json() for f in found]},
+        "report.html": render(content),
+    }
+    hashes = {name: _write(config.out / name, value) for name, value in contents.items()}
+    # Last, so that a folder with this file is a finished session.
+    files.write_json(config.out / "session.json", info | {"files": hashes})
+
+
+def _info(case: Case, measured: Measured, config: RunConfig) -> dict[str, Any]:
+    """Describe the run: its numbers, what went in, and how the maps and heads were fitted."""
+    a = case.analysis
+    return {
+        "numbers": overall_numbers(case),
+        "valid_concepts": a.valid_concepts.tolist(),
+        "classes": list(case.classes),
         "config": json.loads(config.model_dump_json()),
         "versions": reporting.versions(),
-        "facts": clean(measured.facts),
+        "facts": files.json_value(measured.facts),
         "failures": dict(measured.failures),
         "fit": {
-            "n_fits": len(analysis.fits),
-            "is_cross_fitted": len(analysis.fits) > 1,
-            "ridge": [f.map.ridge for f in analysis.fits],
-            "head_penalty": analysis.fits[0].head.penalty,
+            "n_fits": len(a.fits),
+            "is_cross_fitted": len(a.fits) > 1,
+            "ridge": [f.map.ridge for f in a.fits],
+            "head_penalty": a.fits[0].head.penalty,
             "random_seed": None,
         },
     }
-    content = reporting.content(case, measured, found, images, (state, headline), info)
-    out = config.out
-    hashes = {
-        "images.json": files.write_json(out / "images.json", images),
-        "concepts.json": files.write_json(
-            out / "concepts.json", reporting.concepts_json(vocabulary, analysis)
-        ),
-        "alignment.safetensors": files.save_arrays(
-            out / "alignment.safetensors", reporting.alignment_arrays(vocabulary, analysis)
-        ),
-        "heatmaps.safetensors": files.save_arrays(
-            out / "heatmaps.safetensors",
-            _heatmap_arrays({"model": analysis.counts_model, "vlm": analysis.counts_vlm}),
-        ),
-        "strengths.safetensors": files.save_arrays(
-            out / "strengths.safetensors",
-            {"model": analysis.strengths_model, "vlm": analysis.strengths_vlm},
-        ),
-        "findings.json": files.write_json(
-            out / "findings.json",
-            {
-                "schema": SCHEMA,
-                "status": state,
-                "headline": headline,
-                "findings": [f.to_json() for f in found],
-            },
-        ),
-    }
-    page = render(content).encode()
-    files.write_atomic(out / "report.html", page)
-    hashes["report.html"] = files.sha256_file(out / "report.html")
-    # Last, so that a folder with this file is a finished session.
-    files.write_json(out / "session.json", info | {"files": hashes})
+
+
+def _write(path: Path, value: Any) -> str:
+    """Write arrays, a JSON value or a page, as the file's name says, and return its SHA-256."""
+    if path.suffix == ".safetensors":
+        return files.save_arrays(path, value)
+    if path.suffix == ".json":
+        return files.write_json(path, value)
+    files.write_atomic(path, value.encode())
+    return files.sha256_file(path)
 
 
 def _heatmap_arrays(counts: Mapping[str, ClassCounts]) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def newcombe(
     l2, u2 = wilson(a2, b2, confidence)
     low = p1 - p2 - np.sqrt((p1 - l1) ** 2 + (u2 - p2) ** 2)
     high = p1 - p2 + np.sqrt((u1 - p1) ** 2 + (p2 - l2) ** 2)
-    return np.clip(low, -1, 1), np.clip(high, -1, 1)
+    return np.asarray(np.clip(low, -1, 1)), np.asarray(np.clip(high, -1, 1))
 
 
 def fisher_exact(s1: Array | int, n1: Array | int, s2: Array | int, n2: Array | int) -> FloatArray:

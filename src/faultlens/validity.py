@@ -45,6 +45,8 @@ class ConceptValidity:
         decoy_quantile: Share of decoy words that do worse: vary less over the images, or, where
             relevance judges, separate the same classes less well.
         r2_map: R² of its direction through the map.
+        is_seen: Whether the VLM sees it, whatever the classifier's embedding carries: for claims
+            about the pictures alone.
     """
 
     concept: str
@@ -55,6 +57,7 @@ class ConceptValidity:
     agreement: float
     decoy_quantile: float
     r2_map: float
+    is_seen: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -174,7 +177,8 @@ def concept_validity(
             quantile = float((auroc(decoys, truth == 1) < area).mean())
         numbers = (area, float(icc[c]), quantile, float(r2_map[c]))
         is_valid, reason = _judge(source, *numbers)
-        out.append(ConceptValidity(name, is_valid, reason, source, *numbers))
+        is_seen, _ = _judge(source, *numbers[:-1], r2=1.0)
+        out.append(ConceptValidity(name, is_valid, reason, source, *numbers, is_seen))
     return out
 
 

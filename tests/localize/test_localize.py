@@ -20,6 +20,15 @@ def modules(e, margin=0.0):
     return judge(e, np.full(len(e.labels), margin)).names()
 
 
+def test_what_follows_from_the_evidence_is_worked_out_once():
+    e = evidence([(0, 1, 0, 0, 0, 0, 1), (2, 2, 0, 0, 1, 0, 1)])
+    assert e.is_error.tolist() == [True, False]
+    assert e.refit.tolist() == [0, 1]
+    assert e.closed.tolist() == [1, 2]
+    assert e.refit is e.refit
+    assert not any(a.flags.writeable for a in (e.is_error, e.refit, e.closed))
+
+
 def test_the_majority_of_three_votes_decides():
     e = evidence([
         (0, 1, 0, 0, 0, 0.5, 1),    # all three say head

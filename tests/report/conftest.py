@@ -109,7 +109,7 @@ def make_findings(classes, concepts, errors):
         ),
         Finding(
             "data-1", "data.labels", "notice", "the data", "Four labels are probably wrong.",
-            4, (2, 7), 4, 0.81, False,
+            4.0, (2.0, 7.0), 4, 0.81, False,
             {"statistic": "contradicted labels", "images": errors[13:15]}, "Look at the images.",
         ),
         Finding(
@@ -198,7 +198,7 @@ def make_content(
         concept_validity=tuple(
             ConceptValidity(
                 name, i != 11, f"AUROC {0.95 - 0.03 * i:.2f} against relevant classes, needs 0.75",
-                "relevance", 0.95 - 0.03 * i, 0.8 - 0.02 * i, 0.97, float(r2[i]),
+                "relevance", 0.95 - 0.03 * i, 0.8 - 0.02 * i, 0.97, float(r2[i]), i != 11,
             )
             for i, name in enumerate(concepts)
         ),

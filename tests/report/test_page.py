@@ -62,7 +62,7 @@ def test_images_without_a_thumbnail_are_named(content):
     [
         ({"statistic": "head share"}, 0.82, (0.71, 0.9), "head share 82\xa0% [71, 90]"),
         ({"statistic": "R² of the map"}, 0.5, (0.4, 0.6), "R² of the map 0.50 [0.40, 0.60]"),
-        ({"statistic": "n_images"}, 4, (2, 7), "n images 4.00 [2.00, 7.00]"),
+        ({"statistic": "n_images"}, 4.0, (2.0, 7.0), "n images 4.00 [2.00, 7.00]"),
         ({}, math.nan, (math.nan, math.nan), "statistic – [–, –]"),
     ],
 )
@@ -92,7 +92,7 @@ def test_bars_share_one_scale_and_show_the_sign():
 
 
 def test_a_bar_beyond_the_scale_ends_at_its_edge():
-    assert bar("a", -7, (math.nan, math.nan), (-1, 1)).left == 0
+    assert bar("a", -7.0, (math.nan, math.nan), (-1.0, 1.0)).left == 0
 
 
 def test_the_faulty_class_is_open(content, make):

@@ -6,7 +6,7 @@ from faultlens.report import wording
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0, "0\xa0%"), (0.005, "1\xa0%"), (1, "100\xa0%"), (math.nan, "–")]
+    ("share", "text"), [(0.0, "0\xa0%"), (0.005, "1\xa0%"), (1.0, "100\xa0%"), (math.nan, "–")]
 )
 def test_percent(share, text):
     assert wording.percent(share) == text

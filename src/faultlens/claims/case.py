@@ -8,6 +8,7 @@ import numpy as np
 
 from faultlens.analysis import Analysis
 from faultlens.arrays import BoolArray, FloatArray, IntArray
+from faultlens.files import json_value
 from faultlens.heatmaps import Heatmap, HeatmapCounts, differential
 from faultlens.localize import responsible
 from faultlens.localize.gains import Gain, Meaning, encoder_gaps, head_gains, meaning
@@ -161,14 +162,14 @@ class Case:
         return {
             "statistic": statistic,
             "n_errors": int(errors.sum()),
-            "shares": clean(asdict(s)),
+            "shares": json_value(asdict(s)),
             "confusions": [
                 {"label": self.classes[a], "predicted": self.classes[b], "n": n}
                 for a, b, n in self.confusions(errors)[:5]
             ],
-            "concepts": [clean(asdict(c)) for c in concepts or []],
+            "concepts": [json_value(asdict(c)) for c in concepts or []],
             "images": [int(i) for i in surest[:N_IMAGES]],
-            **clean(more),
+            **json_value(more),
         }
 
 
@@ -176,49 +177,3 @@ def _heatmap(strengths: FloatArray, group: BoolArray, names: tuple[str, ...]) ->
     groups: IntArray = np.where(group, 0, -1)
     counts = HeatmapCounts.of(strengths, groups, 1)
     return Heatmap("group", "", names, counts.wins[0], int(counts.n[0]))
-
-
-def clean(value: Any) -> Any:
-    """Return a JSON value: tuples become lists, NaN and infinity become null."""
-    if isinstance(value, Mapping):
-        return {str(k): clean(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
-
-
-def percent(x: float) -> str:
-    """Render a fraction.
-
-    Example:
-        >>> percent(0.974), percent(0.004), percent(1)
-        ('97 %', '0.4 %', '100 %')
-    """
-    return f"{x:.1%}".replace("%", " %") if 0 < x < 0.095 else f"{x:.0%}".replace("%", " %")
-
-
-def listing(names: list[str]) -> str:
-    """Join names as people do.
-
-    Example:
-        >>> listing(["a", "b", "c"]), listing(["a"])
-        ('a, b and c', 'a')
-    """
-    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
-
-
-def words(concepts: list[ResponsibleConcept], view: str = "model", n: int = 3) -> str:
-    """Say which concepts a group of errors gains and loses; empty without any."""
-    of_view = [c for c in concepts if c.view == view]
-    gained = [c.concept for c in of_view if c.effect > 0][:n]
-    lost = [c.concept for c in of_view if c.effect < 0][:n]
-    said = []
-    if gained:
-        said.append(f"more {listing(gained)}")
-    if lost:
-        said.append(f"less {listing(lost)}")
-    return " and ".join(said)

@@ -5,7 +5,8 @@ import re
 import numpy as np
 
 from faultlens.arrays import BoolArray
-from faultlens.claims.case import Case, percent, words
+from faultlens.claims.case import Case
+from faultlens.claims.wording import portion, words
 from faultlens.finding import Finding
 from faultlens.heatmaps import MIN_IMAGES
 from faultlens.localize import gains
@@ -53,8 +54,8 @@ def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Fi
     said = words(concepts)
     label, predicted, n = case.confusions(errors)[0]
     claim = (
-        f"{gap.subject} fails in {percent(gap.n_errors / gap.n)} of {gap.n} images, against "
-        f"{percent(gap.rest)} of {rest}; {n} of {gap.n_errors} errors are called "
+        f"{gap.subject} fails in {portion(gap.n_errors / gap.n)} of {gap.n} images, against "
+        f"{portion(gap.rest)} of {rest}; {n} of {gap.n_errors} errors are called "
         f"{case.classes[predicted]}. {_WHERE[module]}"
     )
     claim += f"; the embeddings of these errors say {said}." if said else "."
@@ -83,12 +84,18 @@ def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Fi
     )
 
 
-def differences(case: Case, covered: set[str]) -> list[Finding]:
-    """Note classes without a fault whose errors still share something: significant concepts."""
+def differences(case: Case, covered: set[str], explained: BoolArray) -> list[Finding]:
+    """Note classes without a fault whose errors still share something: significant concepts.
+
+    Args:
+        case: The case.
+        covered: Classes that another claim speaks of.
+        explained: (n,) errors that another claim explains.
+    """
     e = case.analysis.evidence
     found = []
     for k, name in enumerate(case.classes):
-        errors = (e.labels == k) & e.is_error
+        errors = (e.labels == k) & e.is_error & ~explained
         if name in covered or errors.sum() < MIN_IMAGES:
             continue
         concepts = case.changed(errors)

@@ -1,15 +1,19 @@
 """Claims about the whole model: its head, or its encoder."""
 
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 
-from faultlens.arrays import BoolArray
-from faultlens.claims.case import Case, clean, listing, percent, words
-from faultlens.finding import Finding, Severity
+from faultlens.claims.case import Case
+from faultlens.claims.refit import Refit
+from faultlens.claims.wording import confused, listing, portion, words
+from faultlens.files import json_value
+from faultlens.finding import Finding
 from faultlens.localize import gains
-from faultlens.localize.gains import Gain, Meaning
+from faultlens.localize.gains import Meaning
 
+_CLASSES_WITH_CONCEPTS = 4
 _CONCEPTS_PER_CLASS = 3
 
 
@@ -19,64 +23,35 @@ def head(case: Case) -> list[Finding]:
     A gain without the right meaning in the repaired errors is a shift between what the head was
     trained on and what it gets now; dead dimensions explain one. It is told as such.
     """
-    overall = case.head_gains[0]
-    classes = [g for g in case.head_gains[1:] if g.is_fault]
     # With dead dimensions the refit adapts to the broken encoder: no word about the head.
-    if case.dead or not (classes or overall.is_significant):
+    if case.dead:
         return []
-    is_fault = bool(classes) or overall.is_fault
+    refit = Refit.of(case)
     if case.meaning is None:
-        return [_undecided(case, overall, classes)] if is_fault else []
-    if is_fault and case.meaning.is_kept:
-        return [_head_fault(case, overall, classes, case.meaning)]
-    return [_shift(case, overall, case.meaning)] if overall.is_significant else []
+        return [_undecided(case, refit)] if refit.is_fault else []
+    if refit.is_fault and case.meaning.is_kept:
+        return [_head_fault(case, refit, case.meaning)]
+    return [_shift(case, refit, case.meaning)] if refit.overall.is_significant else []
 
 
-def _head_fault(case: Case, overall: Gain, classes: list[Gain], meaning: Meaning) -> Finding:
-    e = case.analysis.evidence
-    repaired = e.is_error & (e.refit == e.labels)
-    classes = sorted(classes, key=lambda g: -g.gained)
-    names = [case.classes[g.subject] for g in classes if g.subject is not None]
-    head_concepts = []
-    for g in classes[:4]:
-        if g.subject is not None:
-            for c in case.head_concepts(g.subject)[:_CONCEPTS_PER_CLASS]:
-                head_concepts.append((g.subject, c))
-    # A fault of few classes shows in their gain, not in that of all images.
-    main = overall if overall.is_fault else max(classes, key=lambda g: g.interval[0])
-    where = f", {_pairs(case, repaired)}" if repaired.any() else ""
-    evidence = case.evidence(
-        repaired,
-        f"accuracy gained by refitting the head, {_group(case, main)}",
-        [c for _, c in head_concepts],
-        classes=names,
-        gains=[
-            {"class": case.classes[g.subject], "gain": g.gain, "interval": g.interval, "n": g.n}
-            for g in classes
-            if g.subject is not None
-        ],
-        p_value=main.p_value,
-        accuracy_now=float((~e.is_error).mean()),
-        accuracy_refitted=float((e.refit == e.labels).mean()),
-        meaning=asdict(meaning),
-    )
-    for row, (k, _) in zip(evidence["concepts"], head_concepts, strict=True):
-        row["class"] = case.classes[k]
+def _head_fault(case: Case, refit: Refit, meaning: Meaning) -> Finding:
+    e, main = case.analysis.evidence, refit.main
+    names = [case.classes[k] for k in refit.classes]
     return Finding(
         id="head",
         kind="localization.head",
         severity="fault",
         subject=listing(names) if names else "model",
         claim=(
-            f"The head misreads good embeddings{where}: refitting it alone repairs "
-            f"{int(repaired.sum())} of {int(e.is_error.sum())} errors and breaks "
+            f"The head misreads good embeddings{refit.where}: refitting it alone repairs "
+            f"{int(refit.repaired.sum())} of {int(e.is_error.sum())} errors and breaks "
             f"{int((~e.is_error & (e.refit != e.labels)).sum())} other images."
         ),
         statistic=main.gain,
         interval=main.interval,
         n=main.n,
         confidence=meaning.repaired,
-        evidence=evidence,
+        evidence=_head_evidence(case, refit, meaning),
         advice=(
             "Compare the last layer's rows and biases"
             + (f" of {listing(names[:4])}" if names else "")
@@ -86,48 +61,55 @@ def _head_fault(case: Case, overall: Gain, classes: list[Gain], meaning: Meaning
     )
 
 
-def _group(case: Case, gain: Gain) -> str:
-    if gain.subject is None:
-        return "all images"
-    return f"images that are or are called {case.classes[gain.subject]}"
+def _head_evidence(case: Case, refit: Refit, meaning: Meaning) -> dict[str, Any]:
+    e, classes = case.analysis.evidence, case.classes
+    # The concepts of the classes that gain most, each beside its class.
+    weighed = [
+        (classes[k], concept)
+        for k in list(refit.classes)[:_CLASSES_WITH_CONCEPTS]
+        for concept in case.head_concepts(k)[:_CONCEPTS_PER_CLASS]
+    ]
+    evidence = case.evidence(
+        refit.repaired,
+        refit.statistic,
+        [concept for _, concept in weighed],
+        classes=[classes[k] for k in refit.classes],
+        gains=[
+            {"class": classes[k], "gain": g.gain, "interval": g.interval, "n": g.n}
+            for k, g in refit.classes.items()
+        ],
+        p_value=refit.main.p_value,
+        accuracy_now=float((~e.is_error).mean()),
+        accuracy_refitted=float((e.refit == e.labels).mean()),
+        meaning=asdict(meaning),
+    )
+    for row, (name, _) in zip(evidence["concepts"], weighed, strict=True):
+        row["class"] = name
+    return evidence
 
 
-def _pairs(case: Case, errors: BoolArray) -> str:
-    top = case.confusions(errors)
-    total = int(errors.sum())
-    shown, covered = [], 0
-    for label, predicted, n in top[:4]:
-        shown.append(f"{case.classes[label]} called {case.classes[predicted]}")
-        covered += n
-        if covered >= 0.8 * total or len(shown) == 3:
-            break
-    return f"{'mostly' if covered >= 0.5 * total else 'such as'} {listing(shown)}"
-
-
-def _undecided(case: Case, overall: Gain, classes: list[Gain]) -> Finding:
+def _undecided(case: Case, refit: Refit) -> Finding:
     """Tell of a refit that repairs errors whose meaning nobody can judge."""
-    e = case.analysis.evidence
-    repaired = e.is_error & (e.refit == e.labels)
-    main = overall if overall.is_fault else max(classes, key=lambda g: g.interval[0])
-    where = f", {_pairs(case, repaired)}" if repaired.any() else ""
+    main = refit.main
     return Finding(
         id="refit",
         kind="localization.unknown",
         severity="fault",
         subject="model",
         claim=(
-            f"A refitted head repairs {int(repaired.sum())} of {int(e.is_error.sum())} errors"
-            f"{where}; whether their embeddings carry the right meaning cannot be judged here."
+            f"A refitted head repairs {int(refit.repaired.sum())} of {int(case.is_error.sum())} "
+            f"errors{refit.where}; whether their embeddings carry the right meaning cannot be "
+            "judged here."
         ),
         statistic=main.gain,
         interval=main.interval,
         n=main.n,
         confidence=1 - main.p_value,
         evidence=case.evidence(
-            repaired,
-            f"accuracy gained by refitting the head, {_group(case, main)}",
+            refit.repaired,
+            refit.statistic,
             p_value=main.p_value,
-            classes=[case.classes[g.subject] for g in classes if g.subject is not None],
+            classes=[case.classes[k] for k in sorted(refit.classes)],
         ),
         advice=(
             "Compare the last layer with the training checkpoint first; a vision-language model "
@@ -136,38 +118,27 @@ def _undecided(case: Case, overall: Gain, classes: list[Gain]) -> Finding:
     )
 
 
-def _shift(case: Case, overall: Gain, meaning: Meaning) -> Finding:
+def _shift(case: Case, refit: Refit, meaning: Meaning) -> Finding:
     """Tell of a gain that does not make the head wrong: too small, or without the right meaning."""
-    e = case.analysis.evidence
-    repaired = e.is_error & (e.refit == e.labels)
+    overall = refit.overall
     is_fault = (
         not meaning.is_kept and overall.is_fault and overall.interval[0] > gains.MIN_ENCODER_GAP
     )
-    severity: Severity = "fault" if is_fault else "notice"
-    claim = (
-        f"A head refitted on these images would gain {percent(overall.gain)}, "
-        f"{percent(overall.share)} of the errors: "
-    )
-    if meaning.is_kept:
-        claim += "too few to blame the head; a refit on the images it is judged on always gains."
-    else:
-        claim += (
-            "but what it repairs seldom carries the right meaning "
-            f"({percent(meaning.repaired)} against {percent(meaning.correct)} of correct images), "
-            "so the embeddings, not the head, seem to differ from those it was trained with."
-        )
     return Finding(
         id="shift",
         kind="localization.encoder" if is_fault else "localization.shift",
-        severity=severity,
+        severity="fault" if is_fault else "notice",
         subject="model",
-        claim=claim,
+        claim=(
+            f"A head refitted on these images would gain {portion(overall.gain)}, "
+            f"{portion(overall.share)} of the errors: {_why_no_head_fault(meaning)}"
+        ),
         statistic=overall.gain,
         interval=overall.interval,
         n=overall.n,
         confidence=1 - overall.p_value,
         evidence=case.evidence(
-            repaired,
+            refit.repaired,
             "accuracy gained by refitting the head",
             p_value=overall.p_value,
             share_of_errors=overall.share,
@@ -177,6 +148,16 @@ def _shift(case: Case, overall: Gain, meaning: Meaning) -> Finding:
             "Compare these images and their preprocessing with the training ones (compression, "
             "size, colour); fine-tune on images like these."
         ),
+    )
+
+
+def _why_no_head_fault(meaning: Meaning) -> str:
+    if meaning.is_kept:
+        return "too few to blame the head; a refit on the images it is judged on always gains."
+    return (
+        "but what it repairs seldom carries the right meaning "
+        f"({portion(meaning.repaired)} against {portion(meaning.correct)} of correct images), "
+        "so the embeddings, not the head, seem to differ from those it was trained with."
     )
 
 
@@ -228,8 +209,8 @@ def _gap(case: Case) -> list[Finding]:
     missed = (gains.best_linear(e) != e.labels) & (e.vlm == e.labels)
     concepts = case.changed(missed)
     said = words(concepts)
-    shown = missed & e.is_error
-    where = f" ({_pairs(case, shown)})" if shown.any() else ""
+    pairs = confused(case.confusions(missed & e.is_error), case.classes)
+    where = f" ({pairs})" if pairs else ""
     rate = case.oracle_rate(missed)
     return [
         Finding(
@@ -239,7 +220,7 @@ def _gap(case: Case) -> list[Finding]:
             subject="model",
             claim=(
                 "The encoder loses what another encoder sees: the vision-language model, not "
-                f"trained on these classes, is right on {percent(overall.gain)} more images of "
+                f"trained on these classes, is right on {portion(overall.gain)} more images of "
                 f"those it knows than the best linear head on this encoder{where}"
                 + (f"; the embeddings of these errors say {said}." if said else ".")
             ),
@@ -290,4 +271,4 @@ def overall_numbers(case: Case) -> dict[str, object]:
         "n_valid_concepts": len(a.valid_concepts),
         "n_concepts": len(case.concepts),
     }
-    return dict(clean(numbers))
+    return dict(json_value(numbers))

@@ -2,7 +2,9 @@
 
 import numpy as np
 
-from faultlens.claims.case import Case, clean, listing, percent
+from faultlens.claims.case import Case
+from faultlens.claims.wording import listing, portion
+from faultlens.files import json_value
 from faultlens.finding import Finding
 from faultlens.localize.verdict import MODULES
 from faultlens.stats import wilson
@@ -14,7 +16,7 @@ def _notice(  # noqa: PLR0913, PLR0917 (a finding has that many parts)
 ) -> Finding:  # fmt: skip
     return Finding(
         id_, kind, "notice", subject, claim, statistic, interval, n, 1.0,
-        evidence={"statistic": name, **clean(more)}, advice=advice,
+        evidence={"statistic": name, **json_value(more)}, advice=advice,
     )  # fmt: skip
 
 
@@ -45,51 +47,72 @@ def labels(case: Case) -> list[Finding]:
 
 def limits(case: Case) -> list[Finding]:
     """Say what the run cannot judge: the VLM, some classes, some concepts, the oracle."""
-    a = case.analysis
-    c = a.class_validity
-    found = []
-    if not c.is_usable:
-        found.append(_notice(
-            "vlm-invalid", "validity.vlm", "vlm",
-            f"The vision-language model is right on only {percent(c.accuracy)} of these images, "
-            "not clearly above chance: nothing is said in concepts, and no module is blamed.",
-            c.accuracy, "zero-shot accuracy", (c.accuracy_low, c.accuracy), case.n,
-            "Use a vision-language model that knows this kind of image, or better class names.",
-        ))  # fmt: skip
-    if not case.is_independent:
-        found.append(_notice(
-            "oracle-shared", "validity.oracle", "vlm",
-            "The vision-language model shares its image encoder with the classifier: its "
-            "localization proves nothing.", 1.0, "shared encoder", (1.0, 1.0), case.n,
-            "Use a vision-language model with another image encoder.",
-        ))  # fmt: skip
-    present = np.bincount(a.evidence.labels, minlength=len(case.classes)) > 0
+    kinds = (_invalid_vlm, _shared_encoder, _invalid_classes, _invalid_concepts, _ties)
+    return [notice for kind in kinds if (notice := kind(case)) is not None]
+
+
+def _invalid_vlm(case: Case) -> Finding | None:
+    c = case.analysis.class_validity
+    if c.is_usable:
+        return None
+    return _notice(
+        "vlm-invalid", "validity.vlm", "vlm",
+        f"The vision-language model is right on only {portion(c.accuracy)} of these images, "
+        "not clearly above chance: nothing is said in concepts, and no module is blamed.",
+        c.accuracy, "zero-shot accuracy", (c.accuracy_low, c.accuracy), case.n,
+        "Use a vision-language model that knows this kind of image, or better class names.",
+    )  # fmt: skip
+
+
+def _shared_encoder(case: Case) -> Finding | None:
+    if case.is_independent:
+        return None
+    return _notice(
+        "oracle-shared", "validity.oracle", "vlm",
+        "The vision-language model shares its image encoder with the classifier: its "
+        "localization proves nothing.", 1.0, "shared encoder", (1.0, 1.0), case.n,
+        "Use a vision-language model with another image encoder.",
+    )  # fmt: skip
+
+
+def _invalid_classes(case: Case) -> Finding | None:
+    c, n_classes = case.analysis.class_validity, len(case.classes)
+    present = np.bincount(case.analysis.evidence.labels, minlength=n_classes) > 0
     weak = [n for k, n in enumerate(case.classes) if present[k] and not c.is_valid[k]]
-    if weak and c.is_usable:
-        found.append(_notice(
-            "classes-invalid", "validity.classes", listing(weak),
-            f"The vision-language model does not recognise {listing(weak)} here; errors of "
-            f"{'this class' if len(weak) == 1 else 'these classes'} stay without a verdict.",
-            len(weak) / len(case.classes), "share of classes", (0.0, 1.0), case.n,
-            "Give these classes more names in the concepts file (synonyms, subclasses).",
-            classes=weak,
-        ))  # fmt: skip
-    invalid = [v for v in a.concept_validity if not v.is_valid]
-    if invalid:
-        names = [v.concept for v in invalid]
-        found.append(_notice(
-            "concepts-invalid", "validity.concepts", listing(names),
-            f"{len(names)} of {len(case.concepts)} concepts cannot be trusted on these images and "
-            f"are left out of every claim: {listing(names)}.",
-            len(names) / len(case.concepts), "share of concepts", (0.0, 1.0), case.n,
-            "Give these concepts other prompts, or remove them.",
-            reasons={v.concept: v.reason for v in invalid},
-        ))  # fmt: skip
-    if a.n_ties:
-        found.append(_notice(
-            "ties", "model.ties", "model",
-            f"{a.n_ties} images have two largest logits; the lower class index was taken.",
-            a.n_ties / case.n, "share of images", (0.0, 1.0), case.n,
-            "Check the model's output precision.",
-        ))  # fmt: skip
-    return found
+    if not weak or not c.is_usable:
+        return None
+    return _notice(
+        "classes-invalid", "validity.classes", listing(weak),
+        f"The vision-language model does not recognise {listing(weak)} here; errors of "
+        f"{'this class' if len(weak) == 1 else 'these classes'} stay without a verdict.",
+        len(weak) / n_classes, "share of classes", (0.0, 1.0), case.n,
+        "Give these classes more names in the concepts file (synonyms, subclasses).",
+        classes=weak,
+    )  # fmt: skip
+
+
+def _invalid_concepts(case: Case) -> Finding | None:
+    reasons = {v.concept: v.reason for v in case.analysis.concept_validity if not v.is_valid}
+    if not reasons:
+        return None
+    names = list(reasons)
+    return _notice(
+        "concepts-invalid", "validity.concepts", listing(names),
+        f"{len(names)} of {len(case.concepts)} concepts cannot be trusted on these images and "
+        f"are left out of every claim: {listing(names)}.",
+        len(names) / len(case.concepts), "share of concepts", (0.0, 1.0), case.n,
+        "Give these concepts other prompts, or remove them.",
+        reasons=reasons,
+    )  # fmt: skip
+
+
+def _ties(case: Case) -> Finding | None:
+    n_ties = case.analysis.n_ties
+    if not n_ties:
+        return None
+    return _notice(
+        "ties", "model.ties", "model",
+        f"{n_ties} images have two largest logits; the lower class index was taken.",
+        n_ties / case.n, "share of images", (0.0, 1.0), case.n,
+        "Check the model's output precision.",
+    )  # fmt: skip

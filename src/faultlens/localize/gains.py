@@ -285,10 +285,10 @@ def _pooled(name: str, strata: list[tuple[int, int, int, int]]) -> Gap:
     s1, n1, s2, n2 = np.array(strata, float).T
     n, n_errors, rest = int(n1.sum()), int(s1.sum()), float(s2.sum() / n2.sum())
     if len(strata) == 1:
-        low, high = newcombe(s1[0], n1[0], s2[0], n2[0])
+        low, high = (float(bound[0]) for bound in newcombe(s1, n1, s2, n2))
         p = float(fisher_exact(int(s1[0]), int(n1[0]), int(s2[0]), int(n2[0])))
         gap = float(s1[0] / n1[0] - s2[0] / n2[0])
-        return Gap(name, n, n_errors, rest, gap, (float(low), float(high)), p)
+        return Gap(name, n, n_errors, rest, gap, (low, high), p)
     weight = n1 * n2 / (n1 + n2)
     gap = float((weight * (s1 / n1 - s2 / n2)).sum() / weight.sum())
     # Half a case in each cell keeps the variance of empty cells from vanishing.

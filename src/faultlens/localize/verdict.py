@@ -1,6 +1,6 @@
 """One verdict for each misclassified image, and the shares of a group of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,11 @@ class Evidence:
         refit_logits: (N, K) of the refitted head.
         heatmap: (N,) heatmap evidence, positive against the head.
         is_gated: (N,) where the VLM may judge.
+        is_error: (N,) misclassified images.
+        refit: (N,) classes of the refitted head.
+        closed: (N,) classes of the shipped head among those the refitted head has seen. A refit
+            that never saw a class cannot confuse anything with it; comparing the two heads is fair
+            only among the classes that both may answer.
     """
 
     labels: IntArray
@@ -37,26 +42,19 @@ class Evidence:
     refit_logits: FloatArray
     heatmap: FloatArray
     is_gated: BoolArray
+    is_error: BoolArray = field(init=False)
+    refit: IntArray = field(init=False)
+    closed: IntArray = field(init=False)
 
-    @property
-    def refit(self) -> IntArray:
-        """(N,) classes of the refitted head."""
-        return np.asarray(self.refit_logits.argmax(axis=1))
-
-    @property
-    def closed(self) -> IntArray:
-        """(N,) classes of the shipped head among those the refitted head has seen.
-
-        A refit that never saw a class cannot confuse anything with it; comparing the two heads
-        is fair only among the classes that both may answer.
-        """
-        seen = np.isfinite(self.refit_logits)
-        return np.asarray(np.where(seen, self.logits, -np.inf).argmax(axis=1))
-
-    @property
-    def is_error(self) -> BoolArray:
-        """(N,) misclassified images."""
-        return np.asarray(self.labels != self.predictions)
+    def __post_init__(self) -> None:
+        shipped = np.where(np.isfinite(self.refit_logits), self.logits, -np.inf)
+        derived = {
+            "is_error": self.labels != self.predictions,
+            "refit": self.refit_logits.argmax(axis=1),
+            "closed": shipped.argmax(axis=1),
+        }
+        for name, values in derived.items():
+            object.__setattr__(self, name, read_only(np.asarray(values)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -41,7 +41,7 @@ def bar(name: str, value: float, interval: Sequence[float], span: tuple[float, f
     """Place a bar and its whisker on a track that shows `span`.
 
     Example:
-        >>> b = bar("wings", -0.5, (-0.75, -0.25), (-1, 1))
+        >>> b = bar("wings", -0.5, (-0.75, -0.25), (-1.0, 1.0))
         >>> b.left, b.width, b.low, b.high, b.text
         (25.0, 25.0, 12.5, 37.5, '−0.50 [−0.75, −0.25]')
     """
@@ -53,7 +53,7 @@ def bar(name: str, value: float, interval: Sequence[float], span: tuple[float, f
     value, zero = float(value), at(0.0)
     end = at(value) if is_number(value) else zero
     whisker = (at(low), at(high)) if is_number(low) and is_number(high) else (end, end)
-    text = f"{signed(value)} {bounds((low, high), 2, 1)}" if is_number(low) else rounded(value, 2)
+    text = f"{signed(value)} {bounds((low, high), 2, 1.0)}" if is_number(low) else rounded(value, 2)
     return Bar(name, text, "", min(end, zero), round(abs(end - zero), 2), *whisker, zero)
 
 

@@ -84,7 +84,7 @@ def statistic(finding: Finding) -> str:
     is_share = all(not is_number(v) or abs(v) <= 1 for v in values)
     if is_share and not _PLAIN_NUMBERS.search(name):
         return f"{name} {percent(finding.statistic)} {bounds(finding.interval)}"
-    return f"{name} {rounded(finding.statistic, 2)} {bounds(finding.interval, 2, 1)}"
+    return f"{name} {rounded(finding.statistic, 2)} {bounds(finding.interval, 2, 1.0)}"
 
 
 def verdict_counts(summary: GroupSummary) -> tuple[tuple[str, int], ...]:

@@ -5,13 +5,13 @@ Heatmaps travel as integer counts; shares and their intervals are worked out by 
 
 import base64
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from faultlens.arrays import Array, FloatArray
+from faultlens.files import json_value
 from faultlens.heatmaps import MIN_IMAGES, ClassCounts, DifferentialHeatmap, HeatmapCounts
 from faultlens.report.content import ReportContent
 from faultlens.report.wording import SOURCES
@@ -37,19 +37,6 @@ def pack(values: Array) -> dict[str, str]:
     return {"type": name, "data": base64.b64encode(little.tobytes()).decode()}
 
 
-def _plain(value: Any) -> Any:
-    """Replace what JSON does not know: NaN and infinity become null, arrays lists."""
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
 def embed(value: Any) -> str:
     """Return JSON that can stand inside a script element: no text in it can end the element.
 
@@ -57,7 +44,7 @@ def embed(value: Any) -> str:
         >>> embed({"name": "</script>", "share": float("nan")})
         '{"name":"\\\\u003c/script\\\\u003e","share":null}'
     """
-    text = json.dumps(_plain(value), allow_nan=False, separators=(",", ":"))
+    text = json.dumps(json_value(value), allow_nan=False, separators=(",", ":"))
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text

@@ -110,11 +110,11 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{rounded(100 * share, digits)}\u00a0%" if is_number(share) else MISSING
 
 
-def bounds(interval: tuple[float, float], digits: int = 0, scale: float = 100) -> str:
+def bounds(interval: tuple[float, float], digits: int = 0, scale: float = 100.0) -> str:
     """Return an interval in brackets, of shares in percent unless `scale` is 1.
 
     Example:
-        >>> bounds((0.711, 0.899)), bounds((-0.2, 0.1), 2, 1)
+        >>> bounds((0.711, 0.899)), bounds((-0.2, 0.1), 2, 1.0)
         ('[71, 90]', '[−0.20, 0.10]')
     """
     low, high = interval

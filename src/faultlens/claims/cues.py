@@ -1,0 +1,77 @@
+"""Claims about cues: concepts that the model takes for classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from faultlens.arrays import BoolArray
+from faultlens.claims.case import Case
+from faultlens.claims.wording import portion
+from faultlens.finding import Finding
+from faultlens.localize.cues import Cue, cues
+
+
+def find(case: Case) -> list[Cue]:
+    """Return the cues of a case, with concept indices into `case.concepts`; none without a VLM."""
+    a, e = case.analysis, case.analysis.evidence
+    seen = a.seen_concepts
+    if not case.may_judge or not len(seen):
+        return []
+    return cues(a.strengths_vlm[:, seen], e.labels, e.predictions, len(case.classes))
+
+
+def explained(case: Case, found: Sequence[Cue]) -> BoolArray:
+    """Return the errors that follow some cue."""
+    out = np.zeros(case.n, bool)
+    for cue in found:
+        out |= cue.errors
+    return out
+
+
+def findings(case: Case, found: Sequence[Cue]) -> list[Finding]:
+    """Claim each cue as a fault of what the model was taught."""
+    return [_finding(case, cue) for cue in found]
+
+
+def _finding(case: Case, cue: Cue) -> Finding:
+    e = case.analysis.evidence
+    name = case.concepts[case.analysis.seen_concepts[cue.concept]]
+    label = case.classes[cue.k]
+    n_errors = int(case.is_error.sum())
+    n = int(cue.errors.sum())
+    repaired = int((cue.errors & (e.refit == e.labels)).sum())
+    a, m = cue.attracted, cue.missed
+    weaker = a if a.value < m.value else m
+    return Finding(
+        id=f"cue-{label}-{name}".replace(" ", "-"),
+        kind="localization.data",
+        severity="fault",
+        subject=label,
+        claim=(
+            f"The model takes {name} for {label}: images of other classes with {name} are called "
+            f"{label} in {portion(a.with_cue)} of cases, against {portion(a.without_cue)} without "
+            f"it, and {label} without {name} is missed in {portion(m.without_cue)}, against "
+            f"{portion(m.with_cue)} with it. So go {n} of {n_errors} errors."
+        ),
+        statistic=weaker.value,
+        interval=weaker.interval,
+        n=len(e.labels),
+        confidence=1 - cue.p_value,
+        evidence=case.evidence(
+            cue.errors,
+            f"difference that {name} makes, the smaller of the two",
+            case.changed(cue.errors & (e.labels == cue.k)),
+            classes=[label],
+            cue=name,
+            attracted=a._asdict(),
+            missed=m._asdict(),
+            repaired_by_refit=repaired,
+            p_value=cue.p_value,
+        ),
+        advice=(
+            f"Look whether {label} was trained mostly with {name}. Collect {label} without {name} "
+            f"and other classes with {name}, or weigh such images up; a head refitted on the "
+            f"images here already repairs {repaired} of these {n} errors. If the training images "
+            f"were balanced, compare the head's row of {label} with its checkpoint."
+        ),
+    )

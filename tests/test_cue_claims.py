@@ -1,0 +1,60 @@
+"""A model that takes a cue for a class is told so before anything else."""
+
+import numpy as np
+
+from faultlens.concepts import ConceptFile
+from faultlens.data.images import ImageSource
+from faultlens.models.head import Head
+from faultlens.session import DebugSession
+from planted import CLASSES, CONCEPTS, CellVlm, concepts_yaml, draw, healthy
+
+
+def concepts() -> ConceptFile:
+    """The world's concepts; sky is no part of any class."""
+    given = concepts_yaml()
+    for entry in given["classes"].values():
+        entry["relevant"] = [c for c in entry["relevant"] if c != "sky"]
+    return ConceptFile.parse(given)
+
+
+def pictures(n: int = 900, seed: int = 3):
+    """Pictures in which sky is there or not, whatever the class."""
+    pixels, labels = draw(n, seed)
+    sky = np.random.default_rng(seed).random(n) < 0.4
+    cell = CONCEPTS.index("sky") * 4
+    pixels[:, :, cell : cell + 4] = np.where(sky, 235, 20)[:, None, None]
+    return ImageSource.from_arrays(pixels, labels, CLASSES)
+
+
+def taught_sky():
+    """A classifier whose score of car follows the sky; its encoder is sound."""
+    model = healthy()
+    mix = np.linalg.pinv(model.mix)[CONCEPTS.index("sky")]
+    weight = model.head.weight.copy()
+    weight -= np.outer(weight @ mix, mix) / (mix @ mix)  # others do not listen to it
+    weight[CLASSES.index("car")] += 40 * mix
+    return type(model)(model.mix, Head((weight.astype(np.float32),), (model.head.bias,)))
+
+
+def test_the_cue_is_the_first_finding(tmp_path):
+    session = DebugSession.run(
+        taught_sky(), images=pictures(), vlm=CellVlm(), concepts=concepts(), out=tmp_path / "out"
+    )
+    first = session.findings[0]
+    assert session.exit_code == 1
+    assert (first.kind, first.subject, first.severity) == ("localization.data", "car", "fault")
+    assert first.evidence["cue"] == "sky"
+    assert first.claim.startswith("The model takes sky for car: images of other classes with sky")
+    assert first.evidence["attracted"]["with_cue"] > 0.8
+    assert first.evidence["n_errors"] > 0.8 * sum(
+        f["prediction"] != f["label"] for f in session.images
+    )
+    assert not any(f.kind == "localization.head" for f in session.findings)
+
+
+def test_a_sound_model_on_the_same_pictures_takes_nothing_for_a_class(tmp_path):
+    session = DebugSession.run(
+        healthy(), images=pictures(), vlm=CellVlm(),
+        concepts=concepts(), out=tmp_path / "out",
+    )  # fmt: skip
+    assert not any("cue" in f.evidence for f in session.findings)
