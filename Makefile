@@ -4,12 +4,24 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: test shapes check lint types contracts bench clean
+DEMO := .venv-demo
+
+.PHONY: demo test shapes check lint types contracts bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
+
+# The tool alone, as a user installs it: without PyTorch, without extras.
+$(DEMO)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(DEMO)
+	$(DEMO)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+# Exit code 1 means that a fault was found, which is what the demo is to show.
+demo: $(DEMO)/.installed
+	$(DEMO)/bin/faultlens demo --out build/demo || test $$? -eq 1
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -q
@@ -39,4 +51,4 @@ bench: $(STAMP)
 	for b in benchmarks/*.py; do n=$$(basename $$b .py); $(BIN)/python $$b --quick --json build/bench/$$n.json || exit 1; done
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) $(DEMO) build dist

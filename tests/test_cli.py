@@ -1,11 +1,13 @@
 import json
 
+import numpy as np
 import pytest
 import yaml
 from typer.testing import CliRunner
 
 import planted
 from faultlens.cli import app
+from faultlens.data.images import open_images
 from faultlens.registry import VLMS
 
 runner = CliRunner()
@@ -223,7 +225,69 @@ def test_explain_refuses_what_is_not_there(session, folder, image, message):
     assert message in result.stderr.replace("\n", " ")
 
 
-@pytest.mark.parametrize("command", [[], ["debug"], ["explain"]])
+def world(out, *more, n=12):
+    return runner.invoke(app, ["world", "--out", str(out), "--n", str(n), *more])
+
+
+def test_world_draws_what_is_asked_for(tmp_path):
+    options = ["--background", "snow", "--background", "road", "--class", "dog", "--light", "dark"]
+    result = world(
+        tmp_path / "w", *options, "--no-watermark", "--no-occluder", "--masks", "--json", "--quiet"
+    )
+    assert result.exit_code == 0
+    document = json.loads(result.stdout)
+    assert document["table"] == str(tmp_path / "w" / "world.csv")
+    assert document["n"] == 12
+    source = open_images(document["folder"])
+    assert (len(source), source.class_names) == (12, ("dog",))
+    facts = open_images(document["table"]).attributes
+    np.testing.assert_array_equal(facts["snow"] + facts["road"], 1)
+    assert facts["dark"].all()
+    assert not any(facts[c].any() for c in ("watermark", "pole", "leaves"))
+    assert (tmp_path / "w" / "masks.npy").is_file()
+
+
+def test_world_depends_on_the_seed_and_says_where_things_are(tmp_path):
+    result = world(tmp_path / "a")
+    assert result.exit_code == 0
+    assert f"12 pictures: {tmp_path / 'a'}" in result.stdout
+    assert "drawing" in result.stderr
+    assert "world.csv" in result.stdout
+    tables = [(tmp_path / "a" / "scenes.csv").read_text()]
+    for name, seed in (("b", 0), ("c", 1)):
+        assert world(tmp_path / name, "--seed", str(seed), "--quiet").stderr == ""
+        tables.append((tmp_path / name / "scenes.csv").read_text())
+    assert tables[0] == tables[1] != tables[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--background", "sno"],
+            "backgrounds must be known names, got 'sno'; did you mean 'snow'",
+        ),
+        (["--class", "dogg"], "did you mean 'dog'?"),
+        (["--light", "warmm"], "did you mean 'warm'?"),
+        (["--n", "0"], "n must be at least 1, got 0"),
+        (["--seed", "-1"], "seed must be at least 0"),
+    ],
+)
+def test_world_refuses_what_it_cannot_draw(tmp_path, options, message):
+    result = world(tmp_path / "w", "--quiet", *options)
+    assert result.exit_code == 2
+    assert message in result.stderr.replace("\n", " ")
+    assert not (tmp_path / "w").exists()
+
+
+def test_world_never_writes_into_a_folder_with_something_in_it(tmp_path):
+    (tmp_path / "mine.txt").touch()
+    result = world(tmp_path, "--quiet")
+    assert result.exit_code == 2
+    assert "out must be a new or empty folder" in result.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("command", [[], ["debug"], ["explain"], ["demo"], ["world"]])
 def test_help_shows_an_example(command):
     result = runner.invoke(app, [*command, "--help"])
     assert result.exit_code == 0

@@ -58,3 +58,18 @@ def test_a_sound_model_on_the_same_pictures_takes_nothing_for_a_class(tmp_path):
         concepts=concepts(), out=tmp_path / "out",
     )  # fmt: skip
     assert not any("cue" in f.evidence for f in session.findings)
+
+
+def test_the_cue_is_confirmed_by_erasing_it(tmp_path):
+    session = DebugSession.run(
+        taught_sky(), images=pictures(), vlm=CellVlm(), concepts=concepts(), out=tmp_path / "out"
+    )
+    first = session.findings[0]
+    erased = first.evidence["intervention"]
+    assert first.confirmed
+    assert erased["concept"] == "sky"
+    assert erased["repaired"]["share"] > 0.3 > erased["repaired"]["random_mean"]
+    assert erased["p_value"] <= 0.05
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "confirmed by intervention" in page
+    assert "Erasing sky from the embeddings repairs" in page

@@ -1,6 +1,7 @@
 """The command line: one thin command a stage. Results go to stdout, all else to stderr."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,8 +65,11 @@ def root(
     """
 
 
+_RESUMES = "finished shards are kept, the same command goes on from there"
+
+
 @contextmanager
-def _errors(debug: bool) -> Iterator[None]:
+def _errors(debug: bool, stopped: str = _RESUMES) -> Iterator[None]:
     """Turn mistakes into one clear message and an exit code; a bug keeps its traceback."""
     try:
         yield
@@ -75,7 +79,7 @@ def _errors(debug: bool) -> Iterator[None]:
         _err.print(f"[bold red]error:[/] {escape(str(error))}")
         raise typer.Exit(3 if isinstance(error, InsufficientDataError) else 2) from error
     except KeyboardInterrupt as error:
-        _err.print("stopped; finished shards are kept, the same command goes on from there")
+        _err.print(f"stopped; {stopped}")
         raise typer.Exit(130) from error
 
 
@@ -107,7 +111,7 @@ def debug(
     ] = None,
     model: Annotated[str | None, typer.Option(help="onnx:FILE, torch:MODULE:FACTORY …")] = None,
     images: Annotated[Path | None, typer.Option(help="Folder or CSV file.")] = None,
-    vlm: Annotated[str | None, typer.Option(help="offline, bridge:FILE.yaml …")] = None,
+    vlm: Annotated[str | None, typer.Option(help="demo, offline, bridge:FILE.yaml …")] = None,
     concepts: Annotated[Path | None, typer.Option(help="YAML with the concepts.")] = None,
     split: Annotated[str | None, typer.Option(help="Split to analyse.")] = None,
     reference_split: Annotated[
@@ -173,6 +177,97 @@ def debug(
     else:
         _show(result)
     raise typer.Exit(result.exit_code)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for pictures and session.")] = Path(
+        "faultlens-demo"
+    ),
+    model: Annotated[str, typer.Option(help="faulty or healthy.")] = "faulty",
+    seed: Annotated[int, typer.Option(help="Of the pictures.")] = 0,
+    n: Annotated[int, typer.Option(help="Number of pictures.")] = 4000,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    show_traceback: Debug = False,
+) -> None:
+    """Debug a shipped classifier on drawn pictures; needs nothing else and no network.
+
+    Exits like debug: 1 where a fault is found, as it should be for the faulty model.
+
+    Example:
+
+      faultlens demo --out faultlens-demo
+    """
+    with _errors(show_traceback):
+        from faultlens import demo as shipped  # noqa: PLC0415
+        from faultlens import session  # noqa: PLC0415
+
+        with _progress(quiet) as report:
+            result = shipped.run(out, model, seed, n, report)
+    same = shipped.command(result)
+    if as_json:
+        _print_json(session.as_json(result) | {"command": same})
+    else:
+        _out.print(f"The same for a model and pictures of your own:\n\n  {escape(same)}\n")
+        _show(result)
+    raise typer.Exit(result.exit_code)
+
+
+@app.command(no_args_is_help=True)
+def world(
+    out: Annotated[Path, typer.Option(help="New folder.")],
+    n: Annotated[int, typer.Option(help="Number of pictures.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same pictures.")] = 0,
+    background: Annotated[
+        list[str] | None, typer.Option(help="Only these: sky, road, grass, water, snow, room.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Only these, such as truck; repeatable.")
+    ] = None,
+    light: Annotated[
+        list[str] | None, typer.Option(help="Only these: neutral, dark, bright, warm, cold.")
+    ] = None,
+    no_watermark: Annotated[
+        bool, typer.Option("--no-watermark", help="No stock-photo mark on any picture.")
+    ] = False,
+    no_occluder: Annotated[
+        bool, typer.Option("--no-occluder", help="Nothing before any object.")
+    ] = False,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="Also masks.npy: where each attribute is visible.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    show_traceback: Debug = False,
+) -> None:
+    """Draw ConceptWorld: pictures whose every concept is known, with tables of the truth.
+
+    The folder, or the world.csv in it, is what debug takes as --images.
+
+    Example:
+
+      faultlens world --out world/ --n 5000 --background snow --background road
+    """
+    with _errors(show_traceback, "nothing was written"):
+        from faultlens.data.world import export, scene  # noqa: PLC0415
+
+        given = {"backgrounds": background, "classes": classes, "lights": light}
+        chosen: dict[str, Any] = {k: tuple(v) for k, v in given.items() if v}
+        chosen |= {"marked": 0.0} if no_watermark else {}
+        chosen |= {"occluded": 0.0} if no_occluder else {}
+        recipe = scene.Recipe(**chosen)
+        with _progress(quiet) as report:
+            export.export(
+                out, n, seed, recipe,
+                workers=os.cpu_count() or 1,
+                has_masks=masks,
+                progress=report and (lambda done, total: report("drawing", done, total)),
+            )  # fmt: skip
+    if as_json:
+        _print_json({"folder": str(out), "table": str(out / "world.csv"), "n": n, "seed": seed})
+    else:
+        _out.print(f"{n} pictures: {out}\ntruth: {out / 'world.csv'}, {out / 'scenes.csv'}")
 
 
 def _print_json(value: Any) -> None:

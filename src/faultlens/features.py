@@ -57,7 +57,7 @@ def measure_features(
     arrays, metadata = load_arrays(path)
     z, logits, labels = _checked(path, arrays)
     classes = _class_names(path, metadata, classes, logits.shape[1], "class_names", "classes")
-    weight = _checked_head(head, z, logits) if head is not None else None
+    known = _checked_head(head, z, logits) if head is not None else None
     text, v = _vlm_side(path, arrays, metadata, classes, vlm)
     is_independent = _is_independent(arrays, z)
     names = tuple(f"row[{i}]" for i in range(len(z)))
@@ -80,7 +80,7 @@ def measure_features(
         classes=classes,
         source=None,
         slices={},
-        head_weight=weight,
+        head=known,
         is_independent=is_independent,
         facts={
             "features": {"file": path.name, "sha256": sha256_file(path), "n": len(z)},
@@ -147,7 +147,7 @@ def _class_names(
     return stripped
 
 
-def _checked_head(path: Path, z: FloatArray, logits: FloatArray) -> FloatArray | None:
+def _checked_head(path: Path, z: FloatArray, logits: FloatArray) -> Head:
     head = Head.load(path)
     if (head.dimension, head.n_classes) != (z.shape[1], logits.shape[1]):
         raise InputError(
@@ -162,7 +162,7 @@ def _checked_head(path: Path, z: FloatArray, logits: FloatArray) -> FloatArray |
             f"head must give the stored logits, but only {agree:.0%} of the predictions agree; "
             "use the head of the same model"
         )
-    return head.weight if head.is_linear else None
+    return head
 
 
 def _vlm_side(

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faultlens.analysis import N_FOLDS, Measurements
-from faultlens.arrays import Array, BoolArray, FloatArray, IntArray
+from faultlens.arrays import Array, BoolArray, IntArray
 from faultlens.data.duplicates import duplicate_groups, folds, signature
 from faultlens.data.images import ImageSource
 from faultlens.data.scan import check_failures
@@ -19,6 +19,7 @@ from faultlens.embeddings.extract import Encoder, extract
 from faultlens.embeddings.store import EmbeddingStore
 from faultlens.errors import InputError
 from faultlens.models.classifier import Classifier
+from faultlens.models.head import Head
 from faultlens.vlm.backend import VlmBackend
 
 Progress = Callable[[str, int, int], None]
@@ -34,7 +35,7 @@ class Measured:
         classes: K names.
         source: The same N images, None for features.
         slices: name -> (N,) 1 for images of a subclass or with an attribute, 0 without, -1 unknown.
-        head_weight: (K, D) of a linear head, None if unknown.
+        head: The classifier's, None if unknown.
         is_independent: Whether classifier and VLM have different encoders.
         failures: Files that could not be read, with the reason.
         facts: For the run's description.
@@ -46,7 +47,7 @@ class Measured:
     classes: tuple[str, ...]
     source: ImageSource | None
     slices: Mapping[str, IntArray]
-    head_weight: FloatArray | None
+    head: Head | None
     is_independent: bool
     failures: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -147,7 +148,7 @@ def measure_images(
         classes=model.class_names,
         source=used,
         slices=_slices(used),
-        head_weight=model.head.weight if model.head.is_linear else None,
+        head=model.head,
         is_independent=_is_independent(model, vlm),
         failures={source.names[i]: why for i, why in failures.items()},
         facts=_facts(model, vlm, used) | {"n_near_duplicates": kept.n_near_duplicates},

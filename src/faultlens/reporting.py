@@ -35,7 +35,9 @@ _ERRORS_PER_CLASS, _CORRECT_PER_CLASS, _SIDE = 12, 4, 160
 
 def dead_dimensions(measured: Measured) -> tuple[int, ...]:
     """Embedding dimensions that broke after the head was trained."""
-    return tuple(find_dead(measured.measurements.embeddings, measured.head_weight))
+    head = measured.head
+    weight = head.weight if head is not None and head.is_linear else None
+    return tuple(find_dead(measured.measurements.embeddings, weight))
 
 
 def run_notices(case: Case, measured: Measured, config: RunConfig) -> list[Finding]:

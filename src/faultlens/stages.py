@@ -13,6 +13,7 @@ from faultlens.analysis import Analysis, analyse
 from faultlens.arrays import BoolArray
 from faultlens.claims import collect
 from faultlens.claims.case import Case
+from faultlens.claims.erasure import SEED, Erasure
 from faultlens.claims.modules import overall_numbers
 from faultlens.concepts import ConceptFile, Vocabulary
 from faultlens.config import RunConfig
@@ -152,6 +153,7 @@ def _save(
         {name: mask[analysis.rows] for name, mask in measured.slices.items()},
         reporting.dead_dimensions(measured),
         measured.is_independent,
+        _erasure(measured, vocabulary),
     )
     found = [*collect.findings(case), *reporting.run_notices(case, measured, config)]
     state = collect.status(case, found)
@@ -192,7 +194,7 @@ def _info(case: Case, measured: Measured, config: RunConfig) -> dict[str, Any]:
             "is_cross_fitted": len(a.fits) > 1,
             "ridge": [f.map.ridge for f in a.fits],
             "head_penalty": a.fits[0].head.penalty,
-            "random_seed": None,
+            "random_seed": SEED,
         },
     }
 
@@ -205,6 +207,13 @@ def _write(path: Path, value: Any) -> str:
         return files.write_json(path, value)
     files.write_atomic(path, value.encode())
     return files.sha256_file(path)
+
+
+def _erasure(measured: Measured, vocabulary: Vocabulary) -> Erasure | None:
+    m, head = measured.measurements, measured.head
+    if head is None:
+        return None
+    return Erasure(m.embeddings, m.is_reference, vocabulary.directions, head, head.is_linear)
 
 
 def _heatmap_arrays(counts: Mapping[str, ClassCounts]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from faultlens.analysis import Analysis
 from faultlens.arrays import BoolArray, FloatArray, IntArray
+from faultlens.claims.erasure import Erasure
 from faultlens.files import json_value
 from faultlens.heatmaps import Heatmap, HeatmapCounts, differential
 from faultlens.localize import responsible
@@ -31,6 +32,7 @@ class Case:
         slices: name -> (n,) 1 for images of a subclass or with an attribute, 0 without, -1 unknown.
         dead: Embedding dimensions that never change although the head listens to them.
         is_independent: Whether the VLM's encoder is another one than the classifier's.
+        erasure: What concepts can be erased from; None where the head is not known.
         head_gains: What a refitted head would gain: over all images first, then by class.
         encoder_gaps: What the VLM is ahead of the best linear head; empty where it may not judge.
         meaning: Whether repaired errors carry the right meaning; None where too few can be judged.
@@ -42,6 +44,7 @@ class Case:
     slices: Mapping[str, IntArray] = field(default_factory=dict)
     dead: tuple[int, ...] = ()
     is_independent: bool = True
+    erasure: Erasure | None = None
     head_gains: tuple[Gain, ...] = field(init=False)
     encoder_gaps: tuple[Gain, ...] = field(init=False)
     meaning: Meaning | None = field(init=False)

@@ -1,14 +1,18 @@
 """Claims about cues: concepts that the model takes for classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from faultlens.arrays import BoolArray
 from faultlens.claims.case import Case
+from faultlens.claims.erasure import told
 from faultlens.claims.wording import portion
 from faultlens.finding import Finding
+from faultlens.localize.causal import LEVEL
 from faultlens.localize.cues import Cue, cues
+from faultlens.stats import holm
 
 
 def find(case: Case) -> list[Cue]:
@@ -29,11 +33,19 @@ def explained(case: Case, found: Sequence[Cue]) -> BoolArray:
 
 
 def findings(case: Case, found: Sequence[Cue]) -> list[Finding]:
-    """Claim each cue as a fault of what the model was taught."""
-    return [_finding(case, cue) for cue in found]
+    """Claim each cue as a fault of what the model was taught, confirmed where erasing it helps."""
+    if case.erasure is None:
+        return [_finding(case, cue, None) for cue in found]
+    seen = case.analysis.seen_concepts
+    tried = [case.erasure.of(case.analysis, c.errors, int(seen[c.concept])) for c in found]
+    p_values = holm(np.array([t.p_value for t in tried]))
+    return [
+        _finding(case, cue, told(case.concepts[seen[cue.concept]], t, float(p)))
+        for cue, t, p in zip(found, tried, p_values, strict=True)
+    ]
 
 
-def _finding(case: Case, cue: Cue) -> Finding:
+def _finding(case: Case, cue: Cue, intervention: dict[str, Any] | None) -> Finding:
     e = case.analysis.evidence
     name = case.concepts[case.analysis.seen_concepts[cue.concept]]
     label = case.classes[cue.k]
@@ -57,6 +69,7 @@ def _finding(case: Case, cue: Cue) -> Finding:
         interval=weaker.interval,
         n=len(e.labels),
         confidence=1 - cue.p_value,
+        confirmed=intervention is not None and intervention["p_value"] <= LEVEL,
         evidence=case.evidence(
             cue.errors,
             f"difference that {name} makes, the smaller of the two",
@@ -67,6 +80,7 @@ def _finding(case: Case, cue: Cue) -> Finding:
             missed=m._asdict(),
             repaired_by_refit=repaired,
             p_value=cue.p_value,
+            **({"intervention": intervention} if intervention else {}),
         ),
         advice=(
             f"Look whether {label} was trained mostly with {name}. Collect {label} without {name} "

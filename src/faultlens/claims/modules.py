@@ -51,6 +51,8 @@ def _head_fault(case: Case, refit: Refit, meaning: Meaning) -> Finding:
         interval=main.interval,
         n=main.n,
         confidence=meaning.repaired,
+        # The refitted head was put in place and asked about images it never saw.
+        confirmed=main.is_significant,
         evidence=_head_evidence(case, refit, meaning),
         advice=(
             "Compare the last layer's rows and biases"

@@ -7,9 +7,11 @@ def portion(x: float) -> str:
     """Render a fraction in a sentence: plain text, with one decimal where it is small.
 
     Example:
-        >>> portion(0.974), portion(0.004), portion(1.0)
-        ('97 %', '0.4 %', '100 %')
+        >>> portion(0.974), portion(0.004), portion(1.0), portion(0.0002)
+        ('97 %', '0.4 %', '100 %', 'under 0.1 %')
     """
+    if 0 < x < 0.0005:
+        return "under 0.1 %"
     return f"{100 * x:.{1 if 0 < x < 0.095 else 0}f} %"
 
 
