@@ -8,7 +8,7 @@ Sigmoid Loss for Language Image Pre-Training, ICCV 2023, arXiv:2303.15343, §3.2
 pair fits if the caption is true of the picture, not only if it was written for it; fitting and
 other pairs of a caption weigh the same, so that a rare fact is learnt as well as a frequent one;
 and a caption that says nothing fits every picture by half, so that idle words tell nothing.
-Needs the torch extra; TIME minutes on 2 cores.
+Needs the torch extra; about 20 minutes on 2 cores.
 """
 
 import argparse

@@ -1,8 +1,6 @@
 """The command line: one thin command a stage. Results go to stdout, all else to stderr."""
 
-import json
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )  # fmt: skip
 
+from faultlens import console
 from faultlens.errors import FaultlensError, InsufficientDataError
 
 app = typer.Typer(
@@ -31,18 +30,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _err = Console(stderr=True, highlight=False)
-_out = Console(highlight=False, soft_wrap=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-_MARK = {"fault": "[bold red]✗[/]", "notice": "[yellow]•[/]"}
-_STATUS = {
-    "clean": "[bold green]no fault found[/]",
-    "fault": "[bold red]fault found[/]",
-    "unknown": "[bold yellow]unknown[/]",
-}
 
 
 def _version(value: bool) -> None:
@@ -173,9 +164,9 @@ def debug(
         with _progress(quiet) as report:
             result = session.DebugSession.run_config(settings, report)
     if as_json:
-        _print_json(session.as_json(result))
+        console.print_json(session.as_json(result))
     else:
-        _show(result)
+        console.show(result)
     raise typer.Exit(result.exit_code)
 
 
@@ -207,10 +198,10 @@ def demo(
             result = shipped.run(out, model, seed, n, report)
     same = shipped.command(result)
     if as_json:
-        _print_json(session.as_json(result) | {"command": same})
+        console.print_json(session.as_json(result) | {"command": same})
     else:
-        _out.print(f"The same for a model and pictures of your own:\n\n  {escape(same)}\n")
-        _show(result)
+        console.out.print(f"The same for a model and pictures of your own:\n\n  {escape(same)}\n")
+        console.show(result)
     raise typer.Exit(result.exit_code)
 
 
@@ -265,27 +256,11 @@ def world(
                 progress=report and (lambda done, total: report("drawing", done, total)),
             )  # fmt: skip
     if as_json:
-        _print_json({"folder": str(out), "table": str(out / "world.csv"), "n": n, "seed": seed})
+        console.print_json(
+            {"folder": str(out), "table": str(out / "world.csv"), "n": n, "seed": seed}
+        )
     else:
-        _out.print(f"{n} pictures: {out}\ntruth: {out / 'world.csv'}, {out / 'scenes.csv'}")
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
-def _show(result: Any) -> None:
-    _out.print(f"{_STATUS[result.status]}  {escape(result.headline)}\n")
-    for f in result.findings:
-        low, high = f.interval
-        _out.print(f"{_MARK[f.severity]} {escape(f.claim)}")
-        if f.severity == "fault":
-            _out.print(
-                f"  [dim]{escape(str(f.evidence['statistic']))} {f.statistic:.2f} "
-                f"\\[{low:.2f}, {high:.2f}], n = {f.n}, confidence {f.confidence:.2f}[/]"
-            )
-            _out.print(f"  → {escape(f.advice)}")
-    _out.print(f"\nreport: {result.folder / 'report.html'}")
+        console.out.print(f"{n} pictures: {out}\ntruth: {out / 'world.csv'}, {out / 'scenes.csv'}")
 
 
 @app.command(no_args_is_help=True)
@@ -312,32 +287,39 @@ def explain(
             )
         explanations = [opened.explain(image) for image in images]
     if as_json:
-        _print_json(session.explanation_json(explanations))
+        console.print_json(session.explanation_json(explanations))
         return
     for e in explanations:
-        _show_explanation(e)
+        console.show_explanation(e)
 
 
-def _show_explanation(e: Any) -> None:
-    truth = f", labelled [bold]{escape(e.label)}[/]" if e.label is not None else ""
-    _out.print(f"[bold]{escape(e.image)}[/]")
-    _out.print(f"  predicted [bold]{escape(e.prediction)}[/] ({e.confidence:.0%}){truth}")
-    if e.verdict is not None:
-        _out.print(f"  verdict: [bold]{e.verdict}[/]")
-    strongest = list(e.strengths.items())
-    _out.print("  strongest: " + ", ".join(f"{escape(c)} {s:+.3f}" for c, s in strongest[:5]))
-    _out.print("  weakest: " + ", ".join(f"{escape(c)} {s:+.3f}" for c, s in strongest[-5:]))
-    for name, value in (
-        ("correctly", e.similarity_correct),
-        ("wrongly", e.similarity_incorrect),
-    ):
-        shown = "too few to compare" if value is None else f"{value:+.2f}"
-        _out.print(f"  similarity to images {name} predicted {escape(e.prediction)}: {shown}")
-    for pair in e.contradictions:
-        _out.print(
-            f"  against {escape(e.prediction)}: {escape(pair.stronger)} > {escape(pair.weaker)}, "
-            f"so in only {pair.usual:.0%} of its images"
-        )
+@app.command(no_args_is_help=True)
+def fix(
+    folder: Annotated[Path, typer.Argument(help="A session's folder.")],
+    finding: Annotated[str | None, typer.Option(help="Only for this finding, by its id.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Results; DIR/fixes by default.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    show_traceback: Debug = False,
+) -> None:
+    """Propose fixes, try each on images it never saw, and write heads and lists of images.
+
+    Exits with 0 when the fixes were tried, whether or not one is advised.
+
+    Example:
+
+      faultlens fix out/ --finding head
+    """
+    with _errors(show_traceback, "the same command begins again"):
+        from faultlens import fixing, session  # noqa: PLC0415
+
+        opened = session.DebugSession.open(folder)
+        with _progress(quiet) as report:
+            result = fixing.fix(opened, finding=finding, out=out, progress=report)
+    if as_json:
+        console.print_json(result.to_json())
+    else:
+        console.show_fixes(result)
 
 
 def main() -> None:

@@ -103,6 +103,19 @@ def test_too_few_errors_or_no_concept_give_nothing():
     assert cues(strengths[:, :0], labels, predictions, K) == []
 
 
+def test_a_cue_of_few_of_the_errors_is_not_told():
+    labels, there, strengths = world(8)
+    rng = np.random.default_rng(8)
+    there[:, 2] = rng.random(N) < 0.1
+    strengths[:, 2] = there[:, 2] + rng.normal(0, 0.1, N)
+    predictions = take(labels, labels, there[:, 2], 3, 0.3)
+    assert [c.concept for c in cues(strengths, labels, predictions, K)] == [2]
+    # Errors around the same class, for another reason.
+    lost = (rng.random(N) < 0.7) & np.isin(labels, (0, 4))
+    predictions = np.where(lost, 3, predictions)
+    assert cues(strengths, labels, predictions, K) == []
+
+
 def test_the_order_of_images_does_not_matter():
     labels, there, strengths = world(7)
     predictions = take(labels, labels, there[:, 1], 2, 0.6)

@@ -1,6 +1,7 @@
 """Claims about cues: concepts that the model takes for classes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,12 +17,21 @@ from faultlens.stats import holm
 
 
 def find(case: Case) -> list[Cue]:
-    """Return the cues of a case, with concept indices into `case.concepts`; none without a VLM."""
+    """Return the cues of a case, with concepts counted among `seen_concepts`; none without a VLM.
+
+    Only images that the VLM itself reads rightly speak: where it too sees the other class, the
+    picture may be what is ambiguous.
+    """
     a, e = case.analysis, case.analysis.evidence
-    seen = a.seen_concepts
+    seen, judged = a.seen_concepts, e.is_gated
     if not case.may_judge or not len(seen):
         return []
-    return cues(a.strengths_vlm[:, seen], e.labels, e.predictions, len(case.classes))
+    found = cues(
+        a.strengths_vlm[np.ix_(judged, seen)], e.labels[judged], e.predictions[judged],
+        len(case.classes),
+    )  # fmt: skip
+    rows = np.flatnonzero(judged)
+    return [replace(c, errors=np.isin(np.arange(case.n), rows[c.errors])) for c in found]
 
 
 def explained(case: Case, found: Sequence[Cue]) -> BoolArray:
@@ -49,7 +59,7 @@ def _finding(case: Case, cue: Cue, intervention: dict[str, Any] | None) -> Findi
     e = case.analysis.evidence
     name = case.concepts[case.analysis.seen_concepts[cue.concept]]
     label = case.classes[cue.k]
-    n_errors = int(case.is_error.sum())
+    n_errors, n_judged = int(case.is_error.sum()), int(e.is_gated.sum())
     n = int(cue.errors.sum())
     repaired = int((cue.errors & (e.refit == e.labels)).sum())
     a, m = cue.attracted, cue.missed
@@ -67,7 +77,7 @@ def _finding(case: Case, cue: Cue, intervention: dict[str, Any] | None) -> Findi
         ),
         statistic=weaker.value,
         interval=weaker.interval,
-        n=len(e.labels),
+        n=n_judged,
         confidence=1 - cue.p_value,
         confirmed=intervention is not None and intervention["p_value"] <= LEVEL,
         evidence=case.evidence(

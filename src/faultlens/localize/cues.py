@@ -19,6 +19,8 @@ from faultlens.stats import holm
 LEVEL = 0.05
 #: Both error rates must differ by more than this (lower 95 % bound) with and without the cue.
 MIN_DIFFERENCE = 0.10
+#: A cue goes with at least this share of the errors around its class.
+MIN_SHARE = 1 / 3
 
 
 class Difference(NamedTuple):
@@ -50,7 +52,6 @@ class Cue:
         missed: Share of images of class k that are not, without and with it.
         errors: (N,) errors that follow the cue: called k with it, or missed without it.
         p_value: The larger of the two one-sided tests, after Holm over all concepts and classes.
-        presence: (N,) where the cue is.
     """
 
     concept: int
@@ -59,7 +60,6 @@ class Cue:
     missed: Difference
     errors: BoolArray
     p_value: float
-    presence: BoolArray
 
 
 def cues(
@@ -105,7 +105,7 @@ def cues(
         strata = labels.astype(np.int64)
         while (cue := _strongest(presence, strata, labels, predictions, k, n_tests)) is not None:
             found.append(cue)
-            strata = 2 * strata + cue.presence
+            strata = 2 * strata + presence[:, cue.concept]
     return sorted(found, key=lambda c: -int(c.errors.sum()))
 
 
@@ -145,7 +145,9 @@ def _strongest(
     p = np.maximum(attracted.p_value, missed.p_value)
     # Holm over this class, then Bonferroni over the others: no test knows of a later one.
     p = np.minimum(holm(p) * n_tests / len(p), 1.0)
-    is_cue = (worst > MIN_DIFFERENCE) & (p <= LEVEL)
+    wrong = (is_k != called)[:, None]
+    follows = (wrong & (called[:, None] == presence)).sum(axis=0)
+    is_cue = (worst > MIN_DIFFERENCE) & (p <= LEVEL) & (follows >= MIN_SHARE * wrong.sum())
     if not is_cue.any():
         return None
     c = int(np.argmax(np.where(is_cue, attracted.value + missed.value, -np.inf)))
@@ -158,7 +160,6 @@ def _strongest(
         missed=_difference(missed, c, ~called[is_k], there[is_k]),
         errors=errors,
         p_value=float(p[c]),
-        presence=there,
     )
 
 

@@ -42,7 +42,7 @@ def cat(pen: Pen, look: Look) -> None:
     _tufts(pen, look, head)
     _eyes(pen, look, [(x - 0.18, y - 0.07), (x + 0.18, y - 0.07)], 0.12)
     for side in (-1, 1):
-        pen.ellipse((x + side * 0.08, y + 0.2), (0.1, 0.08), _CREAM, outline=0)
+        pen.ellipse((x + side * 0.08, y + 0.2), (0.1, 0.08), _CREAM, outline=0.0)
         for slope in (-0.05, 0.05):
             start, stop = (x + side * 0.16, y + 0.16), (x + side * 0.56, y + 0.16 + slope * 2)
             pen.line([start, stop], 0.035, _contrast(look.color))
@@ -109,7 +109,7 @@ def equine(pen: Pen, look: Look) -> None:
         for share in (0.15, 0.4, 0.65, 0.9):
             u, v = 0.4 - 0.3 * share, y + share * (top - y)
             lock = [(u - 0.06, v - 0.08), (u + 0.14, v), (u + 0.06, v + 0.26)]
-            pen.polygon(lock, hair, ("mane",), outline=0)
+            pen.polygon(lock, hair, ("mane",), outline=0.0)
 
 
 def deer(pen: Pen, look: Look) -> None:
@@ -241,11 +241,11 @@ def _eyes(pen: Pen, look: Look, centers: Iterable[Point], radius: float) -> None
         if "colored-eyes" in look.has:
             for share, color in ((1.25, (255, 255, 255)), (1.0, iris), (0.42, _DARK)):
                 r = share * radius
-                pen.ellipse(center, (r, r), color, ("colored-eyes",), outline=0)
+                pen.ellipse(center, (r, r), color, ("colored-eyes",), outline=0.0)
         else:
             if sum(look.color) < 384:
-                pen.ellipse(center, (0.09, 0.09), shade(look.color, 1.6), outline=0)
-            pen.ellipse(center, (0.06, 0.07), _DARK, outline=0)
+                pen.ellipse(center, (0.09, 0.09), shade(look.color, 1.6), outline=0.0)
+            pen.ellipse(center, (0.06, 0.07), _DARK, outline=0.0)
 
 
 def _ear(pen: Pen, look: Look, corners: Sequence[Point]) -> None:
@@ -253,7 +253,7 @@ def _ear(pen: Pen, look: Look, corners: Sequence[Point]) -> None:
     pen.polygon(corners, look.color, ("ears",), outline=0.04)
     cx, cy = (sum(c) / 3 for c in zip(*corners, strict=True))
     inner = [(cx + 0.5 * (x - cx), cy + 0.5 * (y - cy)) for x, y in corners]
-    pen.polygon(inner, _PINK, ("ears",), outline=0)
+    pen.polygon(inner, _PINK, ("ears",), outline=0.0)
 
 
 def _tufts(pen: Pen, look: Look, head: Sequence[Point]) -> None:

@@ -122,9 +122,9 @@ def occluder(name: str, rng: np.random.Generator) -> list[Shape]:
     pen = Pen()
     x = float(rng.uniform(-0.5, 0.5))
     if name == "pole":
-        pen.rectangle((x - 0.07, -1.1), (x + 0.07, 1.1), (196, 90, 60), outline=0)
+        pen.rectangle((x - 0.07, -1.1), (x + 0.07, 1.1), (196, 90, 60), outline=0.0)
         for y in (-0.8, -0.2, 0.4):
-            pen.rectangle((x - 0.07, y), (x + 0.07, y + 0.25), (244, 236, 226), outline=0)
+            pen.rectangle((x - 0.07, y), (x + 0.07, y + 0.25), (244, 236, 226), outline=0.0)
         return pen.shapes
     side = 1 if rng.random() < 0.5 else -1
     for u, v in rng.uniform(0, 1, (12, 2)).tolist():

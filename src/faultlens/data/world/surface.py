@@ -40,7 +40,7 @@ def write(pen: Pen, look: Look, corner: Point, opposite: Point) -> None:
     shows = look.body() | {"text"}
     is_dark = sum(look.color) < 384
     plate, ink = ((245, 245, 240), (20, 20, 30)) if is_dark else ((25, 30, 60), (250, 250, 240))
-    pen.rectangle(corner, opposite, plate, shows, outline=0)
+    pen.rectangle(corner, opposite, plate, shows, outline=0.0)
     rng = look.details("text")
     word = rng.choice(sorted(_LETTERS), 3 + int(rng.random() < 0.5))
     (x0, y0), (x1, y1) = corner, opposite
@@ -90,7 +90,7 @@ def _pattern(pen: Pen, look: Look, outline: Sequence[Point], shows: frozenset[st
                 pen.line([(x, top + 0.03), (x, bottom - 0.03)], 0.065, ink, shows)
         return
     for x, y in _places(rng, outline, 14, gap=0.17):
-        pen.polygon(ellipse_points((x, y), (0.065, 0.065)), ink, shows, outline=0)
+        pen.polygon(ellipse_points((x, y), (0.065, 0.065)), ink, shows, outline=0.0)
 
 
 def _fur(pen: Pen, look: Look, outline: Sequence[Point], shows: frozenset[str]) -> None:
@@ -121,7 +121,7 @@ def _drops(pen: Pen, look: Look, outline: Sequence[Point], shows: frozenset[str]
     ys = [p[1] for p in outline]
     xs = [p[0] for p in outline]
     pen.ellipse(
-        ((min(xs) + max(xs)) / 2, 0.8), (0.4 * (max(xs) - min(xs)), 0.06), _DROP, ("wet",), 0
+        ((min(xs) + max(xs)) / 2, 0.8), (0.4 * (max(xs) - min(xs)), 0.06), _DROP, ("wet",), 0.0
     )
     falling = [
         (x, float(rng.uniform(max(ys) - 0.05, max(ys) + 0.2)))
@@ -130,7 +130,7 @@ def _drops(pen: Pen, look: Look, outline: Sequence[Point], shows: frozenset[str]
     for i, (x, y) in enumerate(_places(rng, outline, 8, gap=0.2) + falling):
         tags = shows if i < 8 else frozenset({"wet"})
         drop = [(x, y - 0.11), *ellipse_points((x, y + 0.02), (0.05, 0.06))[:11]]
-        pen.polygon(drop, _DROP, tags, outline=0)
+        pen.polygon(drop, _DROP, tags, outline=0.0)
         pen.line([(x - 0.015, y), (x - 0.015, y + 0.02)], 0.03, (255, 255, 255), tags)
 
 

@@ -63,7 +63,7 @@ def car(pen: Pen, look: Look) -> None:
     pen.polygon(body, look.color, look.body())
     cover(pen, look, body)
     _car_windows(pen, look, half, (roof, belt))
-    pen.rectangle((half - 0.13, belt + 0.14), (half, belt + 0.25), _LAMP, outline=0)
+    pen.rectangle((half - 0.13, belt + 0.14), (half, belt + 0.25), _LAMP, outline=0.0)
     _polish(pen, look, (-0.96 * half, 0.96 * half), 0.46)
     _underneath(pen, look, (-0.6 * half, 0.6 * half))
     if "text" in look.has:

@@ -1,0 +1,1 @@
+"""Fixes for the faults of a session, each measured on images that it never saw."""

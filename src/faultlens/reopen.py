@@ -1,0 +1,286 @@
+"""Reopen: from a finished session's folder to the material that fixes are made of."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from faultlens.arrays import Array, BoolArray, FloatArray, IntArray
+from faultlens.concepts import strengths
+from faultlens.data.duplicates import duplicate_groups
+from faultlens.data.images import open_images
+from faultlens.embeddings.store import EmbeddingStore
+from faultlens.errors import FaultlensError, InputError, StoreError
+from faultlens.files import load_arrays, sha256_file
+from faultlens.fixes.trial import Material, Part
+from faultlens.measure import select
+from faultlens.models.classifier import Classifier
+from faultlens.models.head import Head
+from faultlens.models.load import load_model
+from faultlens.session import DebugSession
+
+#: Logits in half precision give the stored confidence up to this.
+_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """N images again: the n analysed ones in the session's order, then those to fit on only."""
+
+    embeddings: FloatArray
+    logits: FloatArray
+    labels: IntArray
+    vlm: FloatArray | None = None
+
+
+def classifier(session: DebugSession) -> Classifier:
+    """Load the classifier of a session by its SPEC.
+
+    Raises:
+        InputError: The session does not know one, or its file was moved or changed.
+    """
+    c = session.info["config"]
+    if not c.get("model") or ":" not in c["model"]:
+        raise InputError(
+            f"model must be given: the session knows only its name, got '{c.get('model')}'"
+        )
+    try:
+        found = load_model(
+            c["model"],
+            weights=c.get("weights"),
+            preprocess=c.get("preprocess"),
+            split_at=c.get("split_at"),
+            allow_pickle=bool(c.get("allow_pickle")),
+        )
+    except (FaultlensError, ImportError) as error:
+        raise InputError(
+            f"model must be where the run found it, got '{c['model']}' ({error}); put it back, or "
+            "run in the folder of the run"
+        ) from error
+    check_same(session, found)
+    return found
+
+
+def check_same(session: DebugSession, model: Classifier) -> None:
+    """Raise InputError unless the classifier is the one of the run."""
+    known = session.info["facts"].get("model", {}).get("content_hash")
+    if model.content_hash != known:
+        raise InputError(
+            "model must be the one of the run, got another (weights or preprocessing changed); "
+            "run 'faultlens debug' again"
+        )
+
+
+def features_head(session: DebugSession) -> Head:
+    """Read the head of a session over features.
+
+    Raises:
+        InputError: The run had none, or its file was moved.
+    """
+    path = session.info["config"].get("head")
+    if path is None:
+        raise InputError(
+            "head must be known to mend it, got a run over features without one; run 'faultlens "
+            "debug' again with --head FILE"
+        )
+    return Head.load(path)
+
+
+def material(session: DebugSession, head: Head) -> Material:
+    """Gather embeddings, labels and fits of a session.
+
+    Args:
+        session: Open.
+        head: The shipped one.
+
+    Raises:
+        InputError: Features, or the images of a reference split, are no longer where they were.
+        StoreError: The embeddings of the run are missing or damaged.
+    """
+    stored = session.arrays("alignment")
+    names = {name: k for k, name in enumerate(session.classes)}
+    labels = np.array([names[row["label"]] for row in session.images], np.int64)
+    rows = _from_features(session, labels) if session.info["config"].get("features") else None
+    rows = rows or _from_store(session, labels)
+    if head.n_classes != rows.logits.shape[1] or head.dimension != rows.embeddings.shape[1]:
+        raise InputError(
+            f"head must map {rows.embeddings.shape[1]} dimensions to {rows.logits.shape[1]} "
+            f"classes, got {head.dimension} to {head.n_classes}; use the head of the run"
+        )
+    seen = np.asarray(session.arrays("strengths")["vlm"])
+    if rows.vlm is not None:
+        more = strengths(rows.vlm, stored["directions"], stored["fit0.centre_vlm"])
+        seen = np.concatenate([seen, more])
+    parts, full = _parts(session, stored, len(rows.labels))
+    return Material(
+        embeddings=rows.embeddings,
+        labels=rows.labels,
+        predictions=rows.logits.argmax(axis=1),
+        strengths=seen,
+        directions=stored["directions"],
+        head=head,
+        parts=parts,
+        full=full,
+        penalty=float(session.info["fit"]["head_penalty"]),
+        classes=session.classes,
+        concepts=session.concepts,
+        images=session.images,
+    )
+
+
+def _parts(
+    session: DebugSession, stored: Mapping[str, Array], n_rows: int
+) -> tuple[tuple[Part, ...], Part]:
+    n = len(session.images)
+    fit_of = np.array([row["fit"] for row in session.images])
+    everything, analysed = np.arange(n_rows), np.arange(n)
+    is_cross_fitted = session.info["fit"]["is_cross_fitted"]
+    parts = []
+    for i in range(session.info["fit"]["n_fits"]):
+        reference = analysed[fit_of != i] if is_cross_fitted else everything[n:]
+        parts.append(_part(stored, f"fit{i}", reference, analysed[fit_of == i]))
+    reference = everything if is_cross_fitted else everything[n:]
+    return tuple(parts), _part(stored, "full", reference, analysed[:0])
+
+
+def _part(
+    stored: Mapping[str, Array], name: str, reference: NDArray[np.int64], held: NDArray[np.int64]
+) -> Part:
+    weight, bias = stored[f"{name}.head_weight"], stored[f"{name}.head_bias"]
+    return Part(reference, held, stored[f"{name}.weight"], weight, bias)
+
+
+def _from_features(session: DebugSession, labels: IntArray) -> _Rows:
+    path = Path(session.info["config"]["features"])
+    if not path.is_file():
+        raise InputError(f"features must be where the run found them, got '{path}'; put them back")
+    if sha256_file(path) != session.info["facts"]["features"]["sha256"]:
+        raise InputError(
+            f"features must be those of the run, got a changed '{path}'; run 'faultlens debug' "
+            "again"
+        )
+    arrays, _ = load_arrays(path)
+    rows = [int(row["name"].removeprefix("row[").removesuffix("]")) for row in session.images]
+    z, logits = (np.asarray(arrays[key], np.float32)[rows] for key in ("embedding", "logits"))
+    return _Rows(z, logits, labels)
+
+
+def _from_store(session: DebugSession, labels: IntArray) -> _Rows:
+    """Find the run's own store: the one whose logits give the session's predictions."""
+    folder = session.folder / "embeddings"
+    listed = _listed(session) if not session.info["fit"]["is_cross_fitted"] else None
+    for path in sorted(folder.glob("model-*")):
+        try:
+            store = EmbeddingStore.open(path)
+        except StoreError:
+            continue
+        rows = _analysed_rows(session, store, listed)
+        if rows is None or not _is_of_run(session, store.rows("logits", rows)):
+            continue
+        if listed is None:
+            return _Rows(store.rows("embedding", rows), store.rows("logits", rows), labels)
+        return _with_reference(session, store, listed, rows, labels)
+    raise StoreError(
+        f"{folder} must hold the embeddings of the run, got none that are complete and give its "
+        f"predictions; run 'faultlens debug' with --out {session.folder} again"
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Listed:
+    """The images as the run listed them, one row of the store each."""
+
+    names: tuple[str, ...]
+    labels: IntArray
+    is_reference: BoolArray
+
+
+def _listed(session: DebugSession) -> _Listed:
+    """List the images again: the session names the analysed ones only."""
+    c = session.info["config"]
+    try:
+        source, is_reference = select(open_images(c["images"]), c["split"], c["reference_split"])
+    except FaultlensError as error:
+        raise InputError(
+            f"images must be where the run found them, to fit on its reference split, got "
+            f"'{c['images']}' ({error}); put them back"
+        ) from error
+    source = source.match_classes(session.classes)
+    if c["limit"] is not None and c["limit"] < len(source):
+        place = {name: i for i, name in enumerate(source.names)}
+        source = source.limit(c["limit"])
+        is_reference = is_reference[[place[name] for name in source.names]]
+    return _Listed(source.names, source.labels, is_reference)
+
+
+def _analysed_rows(
+    session: DebugSession, store: EmbeddingStore, listed: _Listed | None
+) -> NDArray[np.int64] | None:
+    """Rows of the analysed images in a store, or None where it is of another run."""
+    n_rows, n = store.layout.n_rows, len(session.images)
+    if listed is None:
+        # Stores keep the order of the images, and a failed one keeps its row.
+        good = np.array([i for i in range(n_rows) if i not in store.failures], np.int64)
+        return good if len(good) == n else None
+    place = {name: i for i, name in enumerate(listed.names)}
+    rows = [place.get(row["name"], -1) for row in session.images]
+    return np.array(rows) if len(listed.names) == n_rows and min(rows) >= 0 else None
+
+
+def _is_of_run(session: DebugSession, logits: FloatArray) -> bool:
+    if logits.shape[1] != len(session.classes):
+        return False
+    called = [session.classes[k] for k in logits.argmax(axis=1)]
+    confidence = special.softmax(logits, axis=1).max(axis=1)
+    known = np.array([row["confidence"] for row in session.images])
+    is_same = called == [row["prediction"] for row in session.images]
+    return is_same and bool(np.abs(confidence - known).max() <= _TOLERANCE)
+
+
+def _with_reference(
+    session: DebugSession,
+    store: EmbeddingStore,
+    listed: _Listed,
+    rows: NDArray[np.int64],
+    labels: IntArray,
+) -> _Rows:
+    """Add the reference images: readable, and no near-duplicates of analysed ones."""
+    vlm = _vlm_store(session, store.layout.n_rows)
+    signatures = store.column("signature")
+    groups = duplicate_groups(_digests(signatures), signatures)
+    failed = {*store.failures, *vlm.failures}
+    is_good = np.array([i not in failed for i in range(len(groups))])
+    is_good &= ~np.isin(listed.names, list(session.info["failures"]))
+    more = np.flatnonzero(listed.is_reference & is_good & ~np.isin(groups, groups[rows]))
+    both = np.concatenate([rows, more])
+    return _Rows(
+        store.rows("embedding", both),
+        store.rows("logits", both),
+        np.concatenate([labels, listed.labels[more]]),
+        vlm.rows("embedding", more),
+    )
+
+
+def _digests(signatures: Array) -> Sequence[str]:
+    return [hashlib.sha256(row.tobytes()).hexdigest() for row in signatures]
+
+
+def _vlm_store(session: DebugSession, n_rows: int) -> EmbeddingStore:
+    dimension: Any = session.info["facts"]["vlm"]["dimension"]
+    for path in sorted((session.folder / "embeddings").glob("vlm-*")):
+        try:
+            store = EmbeddingStore.open(path)
+        except StoreError:
+            continue
+        width = store.layout.columns["embedding"][0]
+        if store.layout.n_rows == n_rows and width == dimension:
+            return store
+    raise StoreError(
+        f"{session.folder / 'embeddings'} must hold the embeddings of the vision-language model, "
+        f"got none that are complete; run 'faultlens debug' with --out {session.folder} again"
+    )
