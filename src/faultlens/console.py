@@ -70,7 +70,7 @@ def show_fixes(result: Any) -> None:
         out.print(f"{mark}  [bold]{escape(f['id'])}[/] {escape(f['told'])}")
         out.print(f"  [dim]{_measured(f)}[/]")
         if f["artefacts"]:
-            out.print(f"  → {escape(', '.join(f['files']))}")
+            out.print(f"  → {escape(', '.join(f['artefacts']))}")
     out.print(f"\nfixes: {result.folder / 'fixes.json'}")
 
 

@@ -58,14 +58,12 @@ def fix(
     """
     folder = _folder(session, out)
     findings = _chosen(session, finding)
-    head, model = _head(session, model)
+    head, source = _shipped(session, model)
     material = reopen.material(session, head)
     report = progress or (lambda stage, done, total: None)
     given = advice.proposals(material, findings)
     fixes = advice.tried(material, given, lambda done, total: report("trying fixes", done, total))
-    entries = tuple(
-        f.to_json() | {"artefacts": _artefacts(folder, session, model, f)} for f in fixes
-    )
+    entries = tuple(f.to_json() | _artefacts(folder, source, f) for f in fixes)
     # Last, so that whatever it names is there.
     files.write_json(folder / "fixes.json", {"schema": SCHEMA, "fixes": list(entries)})
     return Fixes(folder, entries)
@@ -94,45 +92,56 @@ def _chosen(session: DebugSession, wanted: str | None) -> list[Finding]:
     return found
 
 
-def _head(session: DebugSession, model: Classifier | None) -> tuple[Head, Classifier | None]:
-    if session.info["config"].get("features"):
+#: An ONNX file, and the classifier loaded from it.
+_Source = tuple[str, Classifier]
+
+
+def _shipped(session: DebugSession, model: Classifier | None) -> tuple[Head, _Source | None]:
+    """Return the shipped head, and the ONNX file that holds it where there is one."""
+    config = session.info["config"]
+    if config.get("features"):
         return reopen.features_head(session), None
-    if model is None:
-        model = reopen.classifier(session)
-    else:
+    if model is not None:
         reopen.check_same(session, model)
-    return model.head, model
+        return model.head, None
+    loaded = reopen.classifier(session)
+    spec = str(config["model"])
+    is_onnx = spec.startswith("onnx:") or spec.endswith(".onnx")
+    return loaded.head, (spec.removeprefix("onnx:"), loaded) if is_onnx else None
 
 
-def _artefacts(
-    folder: Path, session: DebugSession, model: Classifier | None, tried: Fix
-) -> list[str]:
+def _artefacts(folder: Path, source: _Source | None, tried: Fix) -> dict[str, Any]:
+    """Write what a fix is, and return the names of its files with a note."""
     p = tried.proposal
     if p.rows:
         name = f"{p.id}.csv"
         files.write_atomic(folder / name, _csv(p).encode())
-        return [name]
+        return {"artefacts": [name], "note": ""}
     if tried.head is None:
-        return []
+        return {"artefacts": [], "note": ""}
     name = f"head-{p.id}.safetensors"
     arrays = {"weight": tried.head.weight, "bias": tried.head.bias}
     files.save_arrays(folder / name, arrays, {"fix": p.id})
     patched = f"model-{p.id}.onnx"
-    return [name, patched] if _patched(folder / patched, session, model, tried.head) else [name]
+    note = "" if source is None else _patched(folder / patched, source, tried.head)
+    is_written = source is not None and not note
+    return {"artefacts": [name, patched] if is_written else [name], "note": note}
 
 
-def _patched(out: Path, session: DebugSession, model: Classifier | None, head: Head) -> bool:
-    """Write the ONNX file with its new head, where the model is one with a linear head."""
-    kind, _, source = str(session.info["config"].get("model")).partition(":")
-    if model is None or kind != "onnx" or not model.head.is_linear:
-        return False
-    from faultlens.models.onnx import OnnxClassifier  # noqa: PLC0415 (features need no runtime)
+def _patched(out: Path, source: _Source, head: Head) -> str:
+    """Write the ONNX file with its new head; return why that cannot be done, or nothing."""
+    # Features and other models need no ONNX Runtime.
+    from faultlens.models.onnx import OnnxClassifier  # noqa: PLC0415
     from faultlens.models.onnx_patch import patch_head  # noqa: PLC0415
 
+    path, model = source
     if not isinstance(model, OnnxClassifier):
-        return False
-    patch_head(source, model, head, out)
-    return True
+        return "no patched model: it is no ONNX file"
+    try:
+        patch_head(path, model, head, out)
+    except InputError as error:
+        return f"no patched model: {error}"
+    return ""
 
 
 def _csv(proposal: Proposal) -> str:

@@ -45,7 +45,7 @@ def classifier(session: DebugSession) -> Classifier:
         InputError: The session does not know one, or its file was moved or changed.
     """
     c = session.info["config"]
-    if not c.get("model") or ":" not in c["model"]:
+    if not c.get("model") or not (":" in c["model"] or c["model"].endswith(".onnx")):
         raise InputError(
             f"model must be given: the session knows only its name, got '{c.get('model')}'"
         )

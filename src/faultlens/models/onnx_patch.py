@@ -62,7 +62,7 @@ def patch_head(
             f"model must take a new head in its last layer, got another result from "
             f"'{source}'; put the head's weights in by hand"
         )
-    write_atomic(out, data)
+    write_atomic(Path(out), data)
 
 
 def _agree(found: Head, head: Head, tolerance: float) -> bool:
@@ -78,12 +78,12 @@ def _path(model: onnx.ModelProto, embedding: str, head: Head) -> list[NodeProto]
             readers.setdefault(name, []).append(node)
     nodes: list[NodeProto] = []
     tensor = embedding
-    # Other readers of the embedding (an output of features) lead to no linear layer.
     while following := readers.get(tensor, []):
+        # Other readers, such as an output of the embedding itself, lead to no linear layer.
         linear = [node for node in following if node.op_type in _LINEAR] or following
-        if len(linear) > 1 and len({id(n) for n in linear}) > 1:
+        if len(linear) > 1:
             break
-        nodes.append(linear[0])
+        nodes += linear
         tensor = linear[0].output[0]
     if sum(node.op_type in _LINEAR for node in nodes) != 1:
         raise InputError(
