@@ -171,9 +171,19 @@ class Case:
                 for a, b, n in self.confusions(errors)[:5]
             ],
             "concepts": [json_value(asdict(c)) for c in concepts or []],
-            "images": [int(i) for i in surest[:N_IMAGES]],
+            "images": [int(i) for i in _spread(surest, self.analysis.evidence.labels)[:N_IMAGES]],
             **json_value(more),
         }
+
+
+def _spread(rows: IntArray, labels: IntArray) -> IntArray:
+    """Take rows from each label in turn, so that a few show all that a group is made of."""
+    taken: dict[int, int] = {}
+    turns = []
+    for label in labels[rows].tolist():
+        turns.append(taken.get(label, 0))
+        taken[label] = turns[-1] + 1
+    return np.asarray(rows[np.argsort(turns, kind="stable")])
 
 
 def _heatmap(strengths: FloatArray, group: BoolArray, names: tuple[str, ...]) -> Heatmap:

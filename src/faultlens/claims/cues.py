@@ -73,7 +73,7 @@ def _finding(case: Case, cue: Cue, intervention: dict[str, Any] | None) -> Findi
             f"The model takes {name} for {label}: images of other classes with {name} are called "
             f"{label} in {portion(a.with_cue)} of cases, against {portion(a.without_cue)} without "
             f"it, and {label} without {name} is missed in {portion(m.without_cue)}, against "
-            f"{portion(m.with_cue)} with it. So go {n} of {n_errors} errors."
+            f"{portion(m.with_cue)} with it. {n} of {n_errors} errors are of this kind."
         ),
         statistic=weaker.value,
         interval=weaker.interval,
