@@ -101,7 +101,7 @@ def train(drawings: Drawings, tokenizer: WordTokenizer, given: argparse.Namespac
     rng = np.random.default_rng(given.seed)
     truths = [facts_of(s, a) for s, a in zip(drawings.scenes, drawings.attributes, strict=True)]
     table = has_facts(truths)
-    size = min(256, len(truths))
+    size = min(given.batch_size, len(truths))
     pairs = Pairs(len(tokenizer.words), given.width).to(memory_format=torch.channels_last)
     schedule = Schedule(list(pairs.parameters()), given.epochs * (len(truths) // size), 3e-3)
     for rows in batches(len(truths), size, given.epochs, rng):
@@ -123,6 +123,7 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True, help="folder for the model's files")
     options.add_argument("--images", type=int, default=48_000, help="training pictures")
     options.add_argument("--epochs", type=int, default=8)
+    options.add_argument("--batch-size", type=int, default=256)
     options.add_argument("--width", type=int, default=32)
     options.add_argument("--seed", type=int, default=0, help="of the weights, batches and captions")
     given = options.parse_args()
