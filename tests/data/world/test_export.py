@@ -109,7 +109,7 @@ def test_workers_change_nothing(folder, tmp_path):
 
 
 def test_a_recipe_is_followed_and_remembered(tmp_path):
-    recipe = Recipe(classes=("dog", "car"), backgrounds=("snow",), marked=0)
+    recipe = Recipe(classes=("dog", "car"), backgrounds=("snow",), marked=0.0)
     out = export(tmp_path / "world", 20, recipe=recipe)
     assert {p.name for p in out.iterdir() if p.is_dir()} == {"dog", "car"}
     assert {row["background"] for row in rows(out / "scenes.csv")} == {"snow"}

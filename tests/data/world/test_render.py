@@ -9,7 +9,7 @@ from faultlens.data.world.render import MIN_PIXELS, render
 from faultlens.data.world.scene import Recipe, draw, scenes
 
 #: Nothing before or over the object, no tint.
-BARE = Recipe(lights=("neutral",), occluded=0, marked=0)
+BARE = Recipe(lights=("neutral",), occluded=0.0, marked=0.0)
 PAIRS = [(label, a) for label in CLASSES for a in FREQUENCIES[label]]
 
 
