@@ -24,7 +24,9 @@ from faultlens.data.world.render import render
 from faultlens.data.world.scene import Recipe, Scene, draw
 
 CELL, GAP, LABEL = 96, 6, 18
-PLAIN = Recipe(occluded=0.0, marked=0.0, lights=("neutral",), size=(0.8, 0.85), turn=0.03, shift=0.03)
+PLAIN = Recipe(
+    occluded=0.0, marked=0.0, lights=("neutral",), size=(0.8, 0.85), turn=0.03, shift=0.03
+)
 
 
 def tile(scene: Scene) -> Image.Image:
