@@ -94,6 +94,15 @@ class Extraction:
     max_pixels: int = 178_956_970
 
 
+def limited(source: ImageSource, is_reference: BoolArray, n: int) -> tuple[ImageSource, BoolArray]:
+    """Return at most n images, every class keeping its share, and which of them are reference."""
+    if n >= len(source):
+        return source, is_reference
+    kept = source.limit(n)
+    place = {name: i for i, name in enumerate(source.names)}
+    return kept, is_reference[[place[name] for name in kept.names]]
+
+
 def measure_images(
     model: Classifier,
     vlm: VlmBackend,

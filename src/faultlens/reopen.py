@@ -18,10 +18,9 @@ from faultlens.embeddings.store import EmbeddingStore
 from faultlens.errors import FaultlensError, InputError, StoreError
 from faultlens.files import load_arrays, sha256_file
 from faultlens.fixes.trial import Material, Part
-from faultlens.measure import select
+from faultlens.measure import limited, select
 from faultlens.models.classifier import Classifier
 from faultlens.models.head import Head
-from faultlens.models.load import load_model
 from faultlens.session import DebugSession
 
 #: Logits in half precision give the stored confidence up to this.
@@ -50,13 +49,7 @@ def classifier(session: DebugSession) -> Classifier:
             f"model must be given: the session knows only its name, got '{c.get('model')}'"
         )
     try:
-        found = load_model(
-            c["model"],
-            weights=c.get("weights"),
-            preprocess=c.get("preprocess"),
-            split_at=c.get("split_at"),
-            allow_pickle=bool(c.get("allow_pickle")),
-        )
+        found = session.load_classifier()
     except (FaultlensError, ImportError) as error:
         raise InputError(
             f"model must be where the run found it, got '{c['model']}' ({error}); put it back, or "
@@ -211,10 +204,8 @@ def _listed(session: DebugSession) -> _Listed:
             f"'{c['images']}' ({error}); put them back"
         ) from error
     source = source.match_classes(session.classes)
-    if c["limit"] is not None and c["limit"] < len(source):
-        place = {name: i for i, name in enumerate(source.names)}
-        source = source.limit(c["limit"])
-        is_reference = is_reference[[place[name] for name in source.names]]
+    if c["limit"] is not None:
+        source, is_reference = limited(source, is_reference, c["limit"])
     return _Listed(source.names, source.labels, is_reference)
 
 

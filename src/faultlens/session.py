@@ -173,7 +173,7 @@ class DebugSession:
                 f"image must be one of the run or a file, got '{image}'; "
                 f"{nearest(str(image), known)}"
             )
-        model = model or self._load_model()
+        model = model or self.load_classifier()
         known_hash = self.info["facts"].get("model", {}).get("content_hash")
         if known_hash is not None and model.content_hash != known_hash:
             raise InputError(
@@ -193,9 +193,14 @@ class DebugSession:
                 return names.get(resolved.relative_to(Path(root).resolve()).as_posix())
         return None
 
-    def _load_model(self) -> Classifier:
+    def load_classifier(self) -> Classifier:
+        """Load the classifier by its SPEC, as the run did.
+
+        Raises:
+            InputError: The session knows no SPEC, or nothing can be loaded by it.
+        """
         c = self.info["config"]
-        if not c.get("model") or ":" not in c["model"]:
+        if not c.get("model") or not (":" in c["model"] or c["model"].endswith(".onnx")):
             raise InputError("model must be given to explain a new image: explain(image, model=…)")
         return load_model(
             c["model"],

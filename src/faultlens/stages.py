@@ -10,7 +10,6 @@ import numpy as np
 
 from faultlens import files, reporting
 from faultlens.analysis import Analysis, analyse
-from faultlens.arrays import BoolArray
 from faultlens.claims import collect
 from faultlens.claims.case import Case
 from faultlens.claims.erasure import SEED, Erasure
@@ -26,6 +25,7 @@ from faultlens.measure import (
     Extraction,
     Measured,
     Progress,
+    limited,
     measure_images,
     select,
 )  # fmt: skip
@@ -95,7 +95,7 @@ def _measured(
     chosen, is_reference = select(source, config.split, config.reference_split)
     chosen = chosen.match_classes(model.class_names)
     if config.limit is not None:
-        chosen, is_reference = _limited(chosen, is_reference, config.limit)
+        chosen, is_reference = limited(chosen, is_reference, config.limit)
     file.check_classes(model.class_names)
     backend = _vlm(inputs.vlm)
     settings = Extraction(config.batch_size, config.max_failures, config.max_pixels)
@@ -122,14 +122,6 @@ def _model(config: RunConfig, model: Classifier | str) -> Classifier:
         split_at=config.split_at,
         allow_pickle=config.allow_pickle,
     )
-
-
-def _limited(source: ImageSource, is_reference: BoolArray, n: int) -> tuple[ImageSource, BoolArray]:
-    if n >= len(source):
-        return source, is_reference
-    kept = source.limit(n)
-    place = {name: i for i, name in enumerate(source.names)}
-    return kept, is_reference[[place[name] for name in kept.names]]
 
 
 def _check_folder(out: Path) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from faultlens.claims import cues, groups, modules, notices
 from faultlens.claims.case import Case
+from faultlens.claims.refit import Refit
 from faultlens.claims.wording import portion
 from faultlens.finding import Finding
 from faultlens.localize.cues import Cue
@@ -41,8 +42,7 @@ def findings(case: Case) -> list[Finding]:
 
 def _explains_refit(case: Case, taken: Sequence[Cue]) -> bool:
     """Return whether the errors that a refitted head repairs follow cues."""
-    e = case.analysis.evidence
-    repaired = e.is_error & (e.refit == e.labels)
+    repaired = Refit.of(case).repaired
     return bool(repaired.any() and cues.explained(case, taken)[repaired].mean() >= MIN_CLASS_SHARE)
 
 

@@ -60,13 +60,12 @@ class Erasure:
         correct = ~e.is_error & np.isin(e.labels, classes)
         rng = np.random.default_rng([SEED, concept])
         chosen = sample_rows(errors, correct, rng)
-        z = self.embeddings[analysis.rows]
+        z, seen = self.embeddings[analysis.rows], self.embeddings[self.is_reference]
         parts = []
         for i, fit in enumerate(analysis.fits):
             mine = chosen[analysis.fit_of[chosen] == i]
             if not len(mine):
                 continue
-            seen = self.embeddings[self.is_reference]
             reference = seen if len(seen) else z[analysis.fit_of != i]
             reading = embedding_directions(fit.map, self.directions[[concept]])
             eraser = leace_eraser(reference, reference @ reading.T)

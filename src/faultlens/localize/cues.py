@@ -51,7 +51,8 @@ class Cue:
         attracted: Share of images of other classes that are called k, with and without the cue.
         missed: Share of images of class k that are not, without and with it.
         errors: (N,) errors that follow the cue: called k with it, or missed without it.
-        p_value: The larger of the two one-sided tests, after Holm over all concepts and classes.
+        p_value: The larger of the two one-sided tests, after Holm over the
+            concepts and Bonferroni over the classes.
     """
 
     concept: int
