@@ -1,0 +1,1 @@
+"""Attacks: inputs made on purpose so that a classifier errs; one attack a file."""
