@@ -70,6 +70,9 @@ def test_the_cue_is_confirmed_by_erasing_it(tmp_path):
     assert erased["concept"] == "sky"
     assert erased["repaired"]["share"] > 0.3 > erased["repaired"]["random_mean"]
     assert erased["p_value"] <= 0.05
+    assert first.evidence["minimal_set"]["concepts"] == ["sky"]
+    assert first.evidence["minimal_set"]["repaired"] > 0.3
     page = (tmp_path / "out" / "report.html").read_text()
     assert "confirmed by intervention" in page
+    assert "Fewest concepts that carry it: <b>sky</b>" in page
     assert "Erasing sky from the embeddings repairs" in page

@@ -7,9 +7,11 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from faultlens.report.wording import concluded
+
 out = Console(highlight=False, soft_wrap=True)
 
-_MARK = {"fault": "[bold red]✗[/]", "notice": "[yellow]•[/]"}
+_MARK = {"cause": "[bold red]✗[/]", "suspect": "[bold yellow]?[/]", "notice": "[dim]•[/]"}
 _STATUS = {
     "clean": "[bold green]no fault found[/]",
     "fault": "[bold red]fault found[/]",
@@ -23,18 +25,32 @@ def print_json(value: Any) -> None:
 
 
 def show(result: Any) -> None:
-    """Print the findings of a session."""
+    """Print the findings of a session: confirmed causes, then suspected ones, then notices."""
     out.print(f"{_STATUS[result.status]}  {escape(result.headline)}\n")
+    diagnosis = result.info.get("diagnosis")
+    if diagnosis:
+        out.print(f"[bold]{escape(diagnosis['module'])}[/]: {escape(concluded(diagnosis))}\n")
+    faults = [f for f in result.findings if f.severity == "fault"]
+    for f in faults:
+        if f.confirmed:
+            _show_cause(f, "cause", "[green]confirmed by an intervention[/]")
+    for f in faults:
+        if not f.confirmed:
+            _show_cause(f, "suspect", "[yellow]not confirmed by an intervention[/]")
     for f in result.findings:
-        low, high = f.interval
-        out.print(f"{_MARK[f.severity]} {escape(f.claim)}")
-        if f.severity == "fault":
-            out.print(
-                f"  [dim]{escape(str(f.evidence['statistic']))} {f.statistic:.2f} "
-                f"\\[{low:.2f}, {high:.2f}], n = {f.n}, confidence {f.confidence:.2f}[/]"
-            )
-            out.print(f"  → {escape(f.advice)}")
+        if f.severity != "fault":
+            out.print(f"{_MARK['notice']} {escape(f.claim)}")
     out.print(f"\nreport: {result.folder / 'report.html'}")
+
+
+def _show_cause(f: Any, mark: str, standing: str) -> None:
+    low, high = f.interval
+    out.print(f"{_MARK[mark]} {escape(f.claim)}")
+    out.print(
+        f"  {standing}  [dim]{escape(str(f.evidence['statistic']))} {f.statistic:.2f} "
+        f"\\[{low:.2f}, {high:.2f}], n = {f.n}, confidence {f.confidence:.2f}[/]"
+    )
+    out.print(f"  → {escape(f.advice)}")
 
 
 def show_explanation(e: Any) -> None:
@@ -58,6 +74,8 @@ def show_explanation(e: Any) -> None:
             f"  against {escape(e.prediction)}: {escape(pair.stronger)} > {escape(pair.weaker)}, "
             f"so in only {pair.usual:.0%} of its images"
         )
+    if e.edit is not None:
+        out.print(f"  → {escape(e.edit.told)}")
 
 
 def show_fixes(result: Any) -> None:

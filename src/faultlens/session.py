@@ -1,7 +1,7 @@
 """DebugSession: the results of a run in a folder, opened and asked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from faultlens.concepts import ConceptFile
 from faultlens.config import RunConfig
 from faultlens.data.images import ImageSource
 from faultlens.errors import InputError, StoreError, nearest
-from faultlens.explain import Explanation, explain_known, explain_new
+from faultlens.explain.edit import edit_known, edit_new, encode
+from faultlens.explain.image import Explanation, explain_known, explain_new
 from faultlens.features import TextSide
 from faultlens.finding import SCHEMA, Finding
 from faultlens.heatmaps import ClassCounts, DifferentialHeatmap, Heatmap, HeatmapCounts
@@ -155,6 +156,11 @@ class DebugSession:
             image: Name as in the run, or a path.
             model: The classifier, where the session cannot load it by its SPEC.
 
+        Returns:
+            What speaks for and against the prediction. For a wrong one, and for that of a new
+            file, also the smallest edit that flips it; where that needs what is no longer there,
+            the edit says so.
+
         Raises:
             InputError: Neither a name of the run nor a readable picture.
         """
@@ -162,10 +168,11 @@ class DebugSession:
         valid = np.array(self.valid_concepts, np.int64)
         if name is not None:
             stored = self.arrays("strengths")
-            return explain_known(
+            found = explain_known(
                 self.counts["model"], valid, self.images[name],
                 stored["model"][name], stored["vlm"][name],
             )  # fmt: skip
+            return replace(found, edit=edit_known(self, name, lambda: self._classifier(model)))
         path = Path(image)
         if not path.is_file():
             known = [row["name"] for row in self.images]
@@ -173,6 +180,15 @@ class DebugSession:
                 f"image must be one of the run or a file, got '{image}'; "
                 f"{nearest(str(image), known)}"
             )
+        model = self._classifier(model)
+        encoded = encode(path, model)
+        found = explain_new(
+            self.counts["model"], valid, self.arrays("alignment"), str(path), encoded
+        )
+        return replace(found, edit=edit_new(self, encoded, model.head))
+
+    def _classifier(self, model: Classifier | None) -> Classifier:
+        """Return the classifier of the run: the given one, or loaded; InputError for another."""
         model = model or self.load_classifier()
         known_hash = self.info["facts"].get("model", {}).get("content_hash")
         if known_hash is not None and model.content_hash != known_hash:
@@ -180,7 +196,7 @@ class DebugSession:
                 "model must be the one of the run, got another (weights or preprocessing changed); "
                 "run 'faultlens debug' again"
             )
-        return explain_new(self.counts["model"], valid, self.arrays("alignment"), path, model)
+        return model
 
     def _name_of(self, image: str) -> int | None:
         names = {row["name"]: i for i, row in enumerate(self.images)}
@@ -201,7 +217,10 @@ class DebugSession:
         """
         c = self.info["config"]
         if not c.get("model") or not (":" in c["model"] or c["model"].endswith(".onnx")):
-            raise InputError("model must be given to explain a new image: explain(image, model=…)")
+            raise InputError(
+                f"model must be given: the session knows only its name, got '{c.get('model')}'; "
+                "explain(image, model=…)"
+            )
         return load_model(
             c["model"],
             weights=c.get("weights"),

@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -249,6 +250,33 @@ def test_a_link_to_an_image_opens_its_section(visit):
         " return r.height > 0 && r.top >= 0 && r.bottom <= innerHeight; }",
         arg=target,
     )
+
+
+def test_a_cause_leads_to_its_heatmap(visit):
+    page = visit()
+    page.locator("#confusion-0").evaluate("(details) => { details.open = false; }")
+    page.locator("#finding-head-1 .chain a[href='#cells-confusion-0']").click()
+    page.locator("#heatmap-confusion-0-model.js-plotly-plot").wait_for()
+    assert page.locator("#cells-confusion-0").is_visible()
+
+
+def test_the_links_of_a_cause_stand_side_by_side_or_below_each_other(visit):
+    def places(width):
+        steps = visit(width=width).locator("#finding-head-1 .chain > li").all()
+        return [step.bounding_box() for step in steps]
+
+    wide, narrow = places(1280), places(500)
+    assert len({round(box["y"]) for box in wide[1:]}) == 1
+    assert all(a["x"] + a["width"] <= b["x"] for a, b in pairwise(wide[1:]))
+    assert all(a["y"] + a["height"] <= b["y"] for a, b in pairwise(narrow))
+
+
+def test_a_printed_page_shows_all_concepts(visit):
+    page = visit()
+    concepts = page.locator("#finding-head-1 .more .columns")
+    assert not concepts.is_visible()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert concepts.is_visible()
 
 
 def test_an_address_with_an_image_shows_it(visit, content):

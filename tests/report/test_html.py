@@ -55,7 +55,8 @@ def read(html, *wanted):
 
 
 def first_page(html):
-    return "\n".join(read(html, "summary", "findings").lines) + "\n"
+    sections = "summary", "findings", "suspected", "noted"
+    return "\n".join(read(html, *sections).lines) + "\n"
 
 
 def test_first_page(content, golden):
@@ -102,6 +103,62 @@ def test_hostile_names_stay_text(hostile):
     assert "<b>bold" not in html
     # The ends of the three scripts and nothing else.
     assert html.count("</script") == 3
+
+
+def lines_of(html, section):
+    return " ".join(read(html, section).lines)
+
+
+def test_confirmed_causes_come_first_and_the_others_stand_apart(content):
+    head, encoder, *notices = content.findings
+    html = render(dataclasses.replace(content, findings=(*notices, encoder, head)))
+    assert html.index('id="findings"') < html.index('id="suspected"') < html.index('id="noted"')
+    assert head.claim in lines_of(html, "findings")
+    assert encoder.claim not in lines_of(html, "findings")
+    suspected = lines_of(html, "suspected")
+    assert encoder.claim in suspected
+    assert "Suspected, not confirmed" in suspected
+    assert "? not confirmed by an intervention" in suspected
+    assert "confirmed by" not in lines_of(html, "noted")
+
+
+def test_a_page_of_suspicions_says_that_none_is_confirmed(content):
+    html = render(dataclasses.replace(content, findings=content.findings[1:]))
+    assert "No cause was confirmed by an intervention." in lines_of(html, "findings")
+
+
+def test_every_cause_shows_its_chain(content):
+    text = lines_of(render(content), "finding-head-1")
+    # fmt: off
+    links = ["Images", "52 errors", "Strengths", "Cells", "Heatmap of ship → plane", "Intervention",
+             "Erasing sky repairs 80 %", "Fewest concepts that carry it: sky", "Fix",
+             "Refit the rows of ship and plane: accuracy +9.4 points [6.0, 12.8], advised"]
+    # fmt: on
+    places = [text.index(link) for link in links]
+    assert places == sorted(places)
+
+
+def test_missing_links_are_shown_as_missing(content):
+    bare = dataclasses.replace(content.findings[0], evidence={}, subject="the model")
+    text = lines_of(render(dataclasses.replace(content, findings=(bare,))), "finding-head-1")
+    for said in (
+        "images not listed", "no image to show", "no concept differs by more than chance",
+        "no class or confusion to compare", "no concept was erased", "no fix tried yet:",
+        "faultlens fix DIR",
+    ):  # fmt: skip
+        assert said in text
+
+
+def test_the_diagnosis_is_told_at_the_top(content):
+    found = {"module": "input", "confidence": 0.93, "concepts": ["sky"], "told": "It is <blurred>."}
+    html = render(dataclasses.replace(content, run={"diagnosis": found}))
+    text = lines_of(html, "summary")
+    assert "It is &lt;blurred&gt;." in html
+    assert "high confidence (0.93)" in text
+    assert "concepts: sky" in text
+    assert '<span class="badge input">input</span>' in html
+    silent = render(dataclasses.replace(content, run={"diagnosis": {"module": "head"}}))
+    assert "The head is at fault." in lines_of(silent, "summary")
 
 
 def test_claims_are_escaped_and_commands_set_as_code(content):

@@ -9,10 +9,12 @@ import numpy as np
 from faultlens.arrays import BoolArray
 from faultlens.claims.case import Case
 from faultlens.claims.erasure import told
+from faultlens.claims.minimal import minimal_set
 from faultlens.claims.wording import portion
 from faultlens.finding import Finding
 from faultlens.localize.causal import LEVEL
 from faultlens.localize.cues import Cue, cues
+from faultlens.localize.responsible import ResponsibleConcept
 from faultlens.stats import holm
 
 
@@ -62,6 +64,8 @@ def _finding(case: Case, cue: Cue, intervention: dict[str, Any] | None) -> Findi
     n_errors, n_judged = int(case.is_error.sum()), int(e.is_gated.sum())
     n = int(cue.errors.sum())
     repaired = int((cue.errors & (e.refit == e.labels)).sum())
+    changed = case.changed(cue.errors & (e.labels == cue.k))
+    smallest = _minimal(case, cue, changed)
     a, m = cue.attracted, cue.missed
     weaker = a if a.value < m.value else m
     return Finding(
@@ -83,7 +87,7 @@ def _finding(case: Case, cue: Cue, intervention: dict[str, Any] | None) -> Findi
         evidence=case.evidence(
             cue.errors,
             f"difference that {name} makes, the smaller of the two",
-            case.changed(cue.errors & (e.labels == cue.k)),
+            changed,
             classes=[label],
             cue=name,
             attracted=a._asdict(),
@@ -91,6 +95,7 @@ def _finding(case: Case, cue: Cue, intervention: dict[str, Any] | None) -> Findi
             repaired_by_refit=repaired,
             p_value=cue.p_value,
             **({"intervention": intervention} if intervention else {}),
+            **({"minimal_set": smallest} if smallest else {}),
         ),
         advice=(
             f"Look whether {label} was trained mostly with {name}. Collect {label} without {name} "
@@ -99,3 +104,13 @@ def _finding(case: Case, cue: Cue, intervention: dict[str, Any] | None) -> Findi
             f"were balanced, compare the head's row of {label} with its checkpoint."
         ),
     )
+
+
+def _minimal(case: Case, cue: Cue, changed: Sequence[ResponsibleConcept]) -> dict[str, Any] | None:
+    """Ask whether the cue carries its errors alone, or which others it needs."""
+    if case.erasure is None:
+        return None
+    first = case.concepts[case.analysis.seen_concepts[cue.concept]]
+    names = dict.fromkeys([first, *(c.concept for c in changed)])
+    tried = {name: case.concepts.index(name) for name in names}
+    return minimal_set(case.erasure, case.analysis, cue.errors, tried)

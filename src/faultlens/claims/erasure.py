@@ -1,5 +1,6 @@
 """Interventions on embeddings: a concept is erased, the head is asked again."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from faultlens.analysis import Analysis
-from faultlens.arrays import BoolArray
+from faultlens.arrays import BoolArray, IntArray
 from faultlens.claims.wording import portion
 from faultlens.localize.causal import (
     LEVEL,
@@ -59,19 +60,29 @@ class Erasure:
         classes = np.union1d(e.labels[errors], e.predictions[errors])
         correct = ~e.is_error & np.isin(e.labels, classes)
         rng = np.random.default_rng([SEED, concept])
-        chosen = sample_rows(errors, correct, rng)
+        parts = self.parts(analysis, sample_rows(errors, correct, rng), [concept])
+        root = np.asarray(analysis.full.map.weight, np.float64).T
+        return confirm(parts, self.head, rng, is_affine=self.is_affine, root=root)
+
+    def parts(self, analysis: Analysis, rows: IntArray, concepts: Sequence[int]) -> list[Part]:
+        """Divide images by the map that never saw them, each part with its own eraser.
+
+        Args:
+            analysis: Knows the maps, and which of them never saw which image.
+            rows: Among the analysed images.
+            concepts: Indices of what is erased, in this order.
+        """
         z, seen = self.embeddings[analysis.rows], self.embeddings[self.is_reference]
         parts = []
         for i, fit in enumerate(analysis.fits):
-            mine = chosen[analysis.fit_of[chosen] == i]
+            mine = rows[analysis.fit_of[rows] == i]
             if not len(mine):
                 continue
             reference = seen if len(seen) else z[analysis.fit_of != i]
-            reading = embedding_directions(fit.map, self.directions[[concept]])
+            reading = embedding_directions(fit.map, self.directions[list(concepts)])
             eraser = leace_eraser(reference, reference @ reading.T)
-            parts.append(Part(eraser, z[mine], e.labels[mine]))
-        root = np.asarray(analysis.full.map.weight, np.float64).T
-        return confirm(parts, self.head, rng, is_affine=self.is_affine, root=root)
+            parts.append(Part(eraser, z[mine], analysis.evidence.labels[mine]))
+        return parts
 
 
 def told(name: str, found: Confirmation, p_value: float) -> dict[str, Any]:

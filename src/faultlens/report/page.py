@@ -4,20 +4,20 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from faultlens.finding import Finding
-from faultlens.heatmaps import DifferentialHeatmap
 from faultlens.report.bars import BarGroup, concept_bars
+from faultlens.report.cells import CellFinder, Cells, Pair
+from faultlens.report.chain import Chain, chain
 from faultlens.report.content import GroupSummary, ReportContent
-from faultlens.report.wording import MODULES, bounds, is_number, percent, rounded, signed
+from faultlens.report.wording import MODULES, bounds, concluded, is_number, percent, rounded
 from faultlens.stats import wilson
 
 #: Images of one class's gallery, of one confusion's and of one finding's strip.
 MAX_ERRORS, MAX_CORRECT, MAX_CONFUSED, MAX_STRIP = 36, 8, 12, 8
-#: Pairs of concepts listed.
-MAX_PAIRS = 6
 #: Classes in the confusion matrix; of more, those with most errors.
 MAX_MATRIX = 40
 
@@ -47,6 +47,7 @@ class Card:
     bars: tuple[BarGroup, ...]
     strip: tuple[Tile, ...]
     links: tuple[tuple[str, str], ...]
+    chain: Chain | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ class Group:
     summary: GroupSummary
     verdicts: tuple[tuple[str, int], ...]
     bars: tuple[BarGroup, ...]
-    pairs: tuple[tuple[str, str, str], ...]
+    pairs: tuple[Pair, ...]
     tiles: tuple[Tile, ...]
     n_more: int = 0
 
@@ -74,7 +75,7 @@ def badge(kind: str) -> str:
         return "data"
     if last == "unknown":
         return "undecided"
-    return last if last in ("head", "encoder") else "notice"
+    return last if last in ("head", "encoder", "input") else "notice"
 
 
 def statistic(finding: Finding) -> str:
@@ -95,31 +96,14 @@ def verdict_counts(summary: GroupSummary) -> tuple[tuple[str, int], ...]:
     return tuple(zip(MODULES, counts, strict=True))
 
 
-def strongest_pairs(
-    delta: DifferentialHeatmap, trusted: Mapping[str, bool]
-) -> tuple[tuple[str, str, str], ...]:
-    """Return the largest significant differences: `first > second`, points, q."""
-    valid = np.array([trusted.get(c, True) for c in delta.concepts])
-    usable = delta.significant() & np.outer(valid, valid)
-    rows, columns = np.nonzero(np.triu(usable, 1))
-    order = np.argsort(-np.abs(delta.values[rows, columns]), kind="stable")[:MAX_PAIRS]
-    out = []
-    for a, b in zip(rows[order], columns[order], strict=True):
-        interval = (float(delta.low[a, b]), float(delta.high[a, b]))
-        points = f"{signed(100 * float(delta.values[a, b]), 0)} points {bounds(interval)}"
-        q = float(delta.q_values[a, b])
-        text = "< 0.001" if q < 0.001 else rounded(q, 3)
-        out.append((f"{delta.concepts[a]} > {delta.concepts[b]}", points, text))
-    return tuple(out)
-
-
 class Page:
     """Looks up and arranges what one report shows."""
 
     def __init__(self, content: ReportContent) -> None:
         self.content = content
         self.trusted = {v.concept: v.is_valid for v in content.concept_validity}
-        self.confusion_index = {(c.label, c.predicted): i for i, c in enumerate(content.confusions)}
+        self._cells = CellFinder(content, self.trusted)
+        self.confusion_index = self._cells.confusion_index
         self._sources = {
             i: "data:image/jpeg;base64," + base64.b64encode(data).decode()
             for i, data in content.thumbnails.items()
@@ -128,6 +112,10 @@ class Page:
         predictions = np.array([i.prediction for i in content.images], int)
         self._labels, self._predictions = labels, predictions
         self.cards = tuple(self._card(f) for f in content.findings)
+        faults = [c for c in self.cards if c.finding.severity == "fault"]
+        self.confirmed = tuple(c for c in faults if c.finding.confirmed)
+        self.suspected = tuple(c for c in faults if not c.finding.confirmed)
+        self.notices = tuple(c for c in self.cards if c.finding.severity != "fault")
         self.confusions = tuple(self._confusion(i) for i in range(len(content.confusions)))
         self._linked = {t.index for c in self.cards for t in c.strip}
         self._linked |= {i for f in content.findings for i in self._images_of(f)}
@@ -140,12 +128,21 @@ class Page:
         """The class whose section starts open: of the worst fault, else with most errors."""
         if self.content.status == "clean":
             return None
-        for f in self.content.findings:
-            classes = self._classes_of(f)
-            if f.severity == "fault" and classes:
+        for card in (*self.confirmed, *self.suspected):
+            classes = self._classes_of(card.finding)
+            if classes:
                 return classes[0]
         errors = [s.n_errors for s in self.content.class_summaries]
         return int(np.argmax(errors)) if any(errors) else None
+
+    @property
+    def diagnosis(self) -> Mapping[str, Any] | None:
+        """What the run concludes as a whole: `module, confidence, concepts, told`."""
+        found = self.content.run.get("diagnosis")
+        if not isinstance(found, Mapping):
+            return None
+        blank = {"module": "unknown", "confidence": float("nan"), "concepts": ()}
+        return {**blank, **found, "told": concluded(found)}
 
     @property
     def accuracy(self) -> tuple[float, tuple[float, float]]:
@@ -188,14 +185,23 @@ class Page:
         images = self._images_of(finding)
         # Those that can be seen come first; a link without a picture is still of use.
         strip = sorted(images, key=lambda i: i not in self._sources)[:MAX_STRIP]
+        bars = concept_bars(finding.evidence.get("concepts") or (), self.trusted)
+        is_cause = finding.severity == "fault"
+        cells = self._cells.of_finding(finding, classes) if is_cause else Cells()
         return Card(
             finding,
             badge(finding.kind),
             statistic(finding),
-            concept_bars(finding.evidence.get("concepts") or (), self.trusted),
+            bars,
             tuple(self._tile(i) for i in strip),
             tuple(links),
+            chain(finding, bars, cells, self._folder) if is_cause else None,
         )
+
+    @property
+    def _folder(self) -> str:
+        config = self.content.run.get("config")
+        return str(config.get("out", "DIR")) if isinstance(config, Mapping) else "DIR"
 
     def _tile(self, index: int) -> Tile:
         image, names = self.content.images[index], self.content.classes
@@ -224,10 +230,9 @@ class Page:
         shown |= self._linked & set(members)
         tiles = [i for i in (*errors, *correct) if i in shown]
         summary = self.content.class_summaries[k]
-        delta = self.content.counts["model"].differential(k)
         return Group(
             k, summary, verdict_counts(summary), concept_bars(summary.concepts, self.trusted),
-            strongest_pairs(delta, self.trusted), tuple(self._tile(i) for i in tiles),
+            self._cells.of_class(k), tuple(self._tile(i) for i in tiles),
             len(set(errors) - shown),
         )  # fmt: skip
 
@@ -237,6 +242,6 @@ class Page:
         tiles = self._gallery(members.tolist(), MAX_CONFUSED)
         return Group(
             i, c.summary, verdict_counts(c.summary), concept_bars(c.summary.concepts, self.trusted),
-            strongest_pairs(c.delta_model, self.trusted), tuple(self._tile(j) for j in tiles),
+            self._cells.of_confusion(i), tuple(self._tile(j) for j in tiles),
             len(members) - len(tiles),
         )  # fmt: skip

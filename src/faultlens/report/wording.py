@@ -1,6 +1,8 @@
 """Numbers and fixed sentences as a person reads them."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 #: Shown where there is no number.
 MISSING = "–"
@@ -23,6 +25,15 @@ STATUS = {
     "fault": "Fault found",
     "clean": "No fault found",
     "unknown": "Unknown",
+}
+
+#: What a run concludes as a whole, where it gives no sentence of its own.
+CONCLUSIONS = {
+    "input": "What the model is given is at fault.",
+    "encoder": "The encoder is at fault.",
+    "head": "The head is at fault.",
+    "data": "What the training data taught is at fault.",
+    "none": "No part stands out as faulty.",
 }
 
 #: Views of responsible concepts: heading, explanation, words for positive and negative effects.
@@ -143,6 +154,17 @@ def sure(confidence: float) -> str:
         return "confidence not known"
     word = "high" if confidence >= 0.9 else "moderate" if confidence >= 0.7 else "low"
     return f"{word} confidence ({rounded(confidence, 2)})"
+
+
+def concluded(diagnosis: Mapping[str, Any]) -> str:
+    """Return the sentence of a run's diagnosis.
+
+    Example:
+        >>> concluded({"module": "head"}), concluded({"module": "head", "told": "Rows 1 and 2."})
+        ('The head is at fault.', 'Rows 1 and 2.')
+    """
+    unknown = "Which part is at fault cannot be told."
+    return str(diagnosis.get("told") or CONCLUSIONS.get(str(diagnosis.get("module")), unknown))
 
 
 def plural(n: int, singular: str, several: str = "") -> str:

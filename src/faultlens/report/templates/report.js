@@ -474,6 +474,10 @@
   });
   if (location.hash) arrive();
 
+  addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll(".more")) details.open = true;
+  });
+
   const links = [...document.querySelectorAll(".toc a")];
   const sections = links.map((link) => document.querySelector(link.hash));
   const mark = () => {

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,8 @@ import numpy as np
 from faultlens.alignment import AffineMap
 from faultlens.arrays import Array, FloatArray, IntArray
 from faultlens.concepts import strengths
-from faultlens.data.decode import decode
+from faultlens.explain.edit import Edit
 from faultlens.heatmaps import ClassCounts, single
-from faultlens.models.classifier import Classifier
 
 N_PAIRS = 6
 
@@ -50,6 +48,8 @@ class Explanation:
             None with fewer than 10 of them.
         similarity_incorrect: How much it resembles the images wrongly predicted so.
         contradictions: Cells that speak against the prediction, rarest first.
+        edit: The smallest change of concepts that flips the prediction, to the label, or of a new
+            image to the class in second place; None where the prediction is right.
     """
 
     image: str
@@ -62,6 +62,7 @@ class Explanation:
     similarity_correct: float | None
     similarity_incorrect: float | None
     contradictions: tuple[ContradictingPair, ...]
+    edit: Edit | None = None
 
 
 def explain_known(
@@ -99,8 +100,8 @@ def explain_new(
     counts: ClassCounts,
     valid: IntArray,
     alignment: Mapping[str, Array],
-    path: Path,
-    model: Classifier,
+    name: str,
+    encoded: tuple[FloatArray, FloatArray],
 ) -> Explanation:
     """Explain a picture that was not part of the run, through the map fitted on all of it.
 
@@ -108,20 +109,18 @@ def explain_new(
         counts: Heatmap counts of the classifier.
         valid: Indices of the concepts that passed the gate.
         alignment: Arrays of `alignment.safetensors`.
-        path: The picture.
-        model: The classifier of the run.
+        name: Of the picture.
+        encoded: Its embedding (D,) and logits (K,), from the classifier of the run.
     """
-    image = decode(path.read_bytes(), name=str(path))
-    out = model.encode(model.prepare(image)[None])
+    z, logits = encoded
     fitted = AffineMap(alignment["full.weight"], alignment["full.bias"], 0.0, 0)
     centre = alignment["full.centre_model"]
-    s = strengths(fitted(out["embedding"]), alignment["directions"], centre)[0]
-    logits = out["logits"][0]
+    s = strengths(fitted(z[None]), alignment["directions"], centre)[0]
     p = np.exp(logits - logits.max())
     facts = {
-        "name": str(path),
+        "name": name,
         "label": None,
-        "prediction": model.class_names[int(p.argmax())],
+        "prediction": counts.classes[int(p.argmax())],
         "confidence": float(p.max() / p.sum()),
         "verdict": None,
     }

@@ -1,0 +1,1 @@
+"""Explain: what a classifier sees in one image, and what would change its mind."""
