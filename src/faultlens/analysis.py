@@ -43,6 +43,7 @@ class Measurements:
         folds: (N,) in [0, N_FOLDS); near-duplicates share a fold.
         is_reference: (N,) images to fit on only; none means cross-fitting over all.
         attributes: Optional (N,) labels 1, 0, -1 under concept names.
+        stages: Optional (N, D_s) pooled activations under names of stages, in their order.
     """
 
     embeddings: Float[np.ndarray, "N D"]
@@ -52,6 +53,7 @@ class Measurements:
     folds: IntArray
     is_reference: BoolArray
     attributes: Mapping[str, IntArray] = field(default_factory=dict)
+    stages: Mapping[str, FloatArray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -112,6 +112,10 @@ def debug(
     split_at: Annotated[
         str | None, typer.Option(help="Tensor or module where the head begins.")
     ] = None,
+    stages: Annotated[
+        str | None,
+        typer.Option(help="Modules or tensors, separated by commas, or auto: which is broken?"),
+    ] = None,
     preprocess: Annotated[
         Path | None, typer.Option(help="YAML with class names and preprocessing.")
     ] = None,
@@ -146,8 +150,8 @@ def debug(
     given = {
         "model": model, "images": images, "vlm": vlm, "concepts": concepts, "out": out,
         "split": split, "reference_split": reference_split, "weights": weights,
-        "split_at": split_at, "preprocess": preprocess, "features": features, "head": head,
-        "classes": classes.split(",") if classes else None,
+        "split_at": split_at, "stages": stages, "preprocess": preprocess,
+        "features": features, "head": head, "classes": classes.split(",") if classes else None,
         "limit": limit, "batch_size": batch_size, "max_failures": max_failures,
         "allow_pickle": allow_pickle or None,
     }  # fmt: skip

@@ -3,7 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from faultlens.concepts import describe_validation, read_yaml
 from faultlens.errors import InputError
@@ -18,6 +25,8 @@ class RunConfig(BaseModel):
         model: SPEC of the classifier, such as `onnx:net.onnx`.
         weights: Weights of a `torch:` factory.
         split_at: Where the head begins; None finds it.
+        stages: What to watch inside the encoder, in its order: modules, tensors or nodes; or
+            `auto`. Finds out which of them is broken.
         preprocess: YAML with class names and preprocessing.
         allow_pickle: Open weights that can run code.
         images: Folder or CSV file.
@@ -45,6 +54,7 @@ class RunConfig(BaseModel):
     model: str | None = None
     weights: Path | None = None
     split_at: str | None = None
+    stages: tuple[str, ...] | None = None
     preprocess: Path | None = None
     allow_pickle: bool = False
     images: Path | None = None
@@ -61,6 +71,11 @@ class RunConfig(BaseModel):
     max_failures: float = Field(default=0.01, ge=0, le=1)
     max_pixels: int = Field(default=178_956_970, ge=1)
 
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
     @model_validator(mode="after")
     def _one_input(self) -> "RunConfig":
         if self.features is not None:
@@ -70,6 +85,8 @@ class RunConfig(BaseModel):
             raise ValueError("model and images are both needed (or features instead of them)")
         elif self.head is not None or self.classes is not None:
             raise ValueError("head and classes belong to features; a model brings its own")
+        if self.features is not None and self.stages is not None:
+            raise ValueError("stages belong to a model; features bring arrays 'stage:NAME'")
         if self.features is not None and (self.split or self.reference_split):
             raise ValueError("features have no splits; leave split and reference_split out")
         if self.split is not None and self.split == self.reference_split:

@@ -26,6 +26,7 @@ TextSide = VlmBackend | PrecomputedBridge
 #: Rows that tell a linear function from another encoder.
 _MAX_ROWS = 20_000
 _VLM_NAMES = "vlm_class_names"
+_STAGE = "stage:"
 _KNOWN = ("embedding", "logits", "label", "vlm_embedding", "vlm_logits")
 
 
@@ -40,8 +41,9 @@ def measure_features(
     """Read a features file; its arrays are described in `docs/files.md`.
 
     Args:
-        path: Safetensors with `embedding` (N, D), `logits` (N, K), `label` (N,), and one of
-            `vlm_embedding` (N, E) or `vlm_logits` (N, K').
+        path: Safetensors with `embedding` (N, D), `logits` (N, K), `label` (N,), one of
+            `vlm_embedding` (N, E) or `vlm_logits` (N, K'), and optional `stage:<name>` (N, D_s)
+            in the order of the metadata `stages` (a JSON list), else of the alphabet.
         vlm: Gives the text side; with `vlm_logits` it encodes the label names as well. Loaded, or
             its SPEC.
         head: Optional safetensors with `weight` (K, D) and `bias` (K,), checked against the logits.
@@ -59,11 +61,13 @@ def measure_features(
     classes = _class_names(path, metadata, classes, logits.shape[1], "class_names", "classes")
     known = _checked_head(head, z, logits) if head is not None else None
     text, v = _vlm_side(path, arrays, metadata, classes, vlm)
+    stages = _stages(path, arrays, metadata)
     is_independent = _is_independent(arrays, z)
     names = tuple(f"row[{i}]" for i in range(len(z)))
     if limit is not None and limit < len(z):
         rows = np.sort(stratified_order(names, labels)[:limit])
         z, logits, labels, v = z[rows], logits[rows], labels[rows], v[rows]
+        stages = {name: a[rows] for name, a in stages.items()}
         names = tuple(names[i] for i in rows)
     digests = [hashlib.sha256(row.tobytes()).hexdigest() for row in z]
     _, groups = np.unique(np.array(digests), return_inverse=True)
@@ -75,6 +79,7 @@ def measure_features(
             vlm_embeddings=v,
             folds=folds(digests, groups, N_FOLDS),
             is_reference=np.zeros(len(z), bool),
+            stages=stages,
         ),
         names=names,
         classes=classes,
@@ -97,7 +102,7 @@ def measure_features(
 def _checked(path: Path, arrays: dict[str, Array]) -> tuple[FloatArray, FloatArray, IntArray]:
     """Return embeddings, logits and labels after every check that needs no other file."""
     for name in arrays:
-        if name not in _KNOWN:
+        if name not in _KNOWN and not name.startswith(_STAGE):
             raise InputError(f"{path} has an unknown array '{name}'; {nearest(name, _KNOWN)}")
     for name in _KNOWN[:3]:
         if name not in arrays:
@@ -145,6 +150,27 @@ def _class_names(
     if len(set(stripped)) < n:
         raise InputError(f"{path}: {option} must all differ, got {', '.join(stripped)}")
     return stripped
+
+
+def _stages(
+    path: Path, arrays: dict[str, Array], metadata: dict[str, str]
+) -> dict[str, FloatArray]:
+    """Return the pooled activations of stages, in the order that the metadata name."""
+    found = sorted(name.removeprefix(_STAGE) for name in arrays if name.startswith(_STAGE))
+    names = json.loads(metadata["stages"]) if "stages" in metadata else found
+    if sorted(names) != found:
+        raise InputError(
+            f"{path}: 'stages' of the metadata must name the arrays {_STAGE}NAME, got {names} for "
+            f"{found}"
+        )
+    stages = {}
+    for name in names:
+        a = check_array(arrays[f"{_STAGE}{name}"], "N D", name=f"{_STAGE}{name}")
+        if len(a) != len(arrays["embedding"]):
+            n = len(arrays["embedding"])
+            raise InputError(f"{path}: {_STAGE}{name} must have {n} rows, got {len(a)}")
+        stages[name] = a.astype(np.float32)
+    return stages
 
 
 def _checked_head(path: Path, z: FloatArray, logits: FloatArray) -> Head:

@@ -117,6 +117,10 @@ def _artefacts(folder: Path, source: _Source | None, tried: Fix) -> dict[str, An
         name = f"{p.id}.csv"
         files.write_atomic(folder / name, _csv(p).encode())
         return {"artefacts": [name], "note": ""}
+    if p.text:
+        name = f"{p.id}.yaml"
+        files.write_atomic(folder / name, p.text.encode())
+        return {"artefacts": [name], "note": ""}
     if tried.head is None:
         return {"artefacts": [], "note": ""}
     name = f"head-{p.id}.safetensors"

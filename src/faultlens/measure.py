@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from faultlens import rerun
 from faultlens.analysis import N_FOLDS, Measurements
 from faultlens.arrays import Array, BoolArray, IntArray
 from faultlens.data.duplicates import duplicate_groups, folds, signature
@@ -18,8 +19,12 @@ from faultlens.data.scan import check_failures
 from faultlens.embeddings.extract import Encoder, extract
 from faultlens.embeddings.store import EmbeddingStore
 from faultlens.errors import InputError
+from faultlens.input_check import check_inputs
+from faultlens.localize.inputs import InputTrials
 from faultlens.models.classifier import Classifier
+from faultlens.models.drift import NormDrift
 from faultlens.models.head import Head
+from faultlens.models.stages import watch
 from faultlens.vlm.backend import VlmBackend
 
 Progress = Callable[[str, int, int], None]
@@ -37,6 +42,11 @@ class Measured:
         slices: name -> (N,) 1 for images of a subclass or with an attribute, 0 without, -1 unknown.
         head: The classifier's, None if unknown.
         is_independent: Whether classifier and VLM have different encoders.
+        drifts: Of the classifier's normalisation layers; empty where they are not known.
+        vanishing: (N,) 1 for errors that vanish under small changes of the picture, 0 for those
+            that stay, -1 for images not asked about; None where nothing was asked.
+        input_trials: Other ways to feed the classifier; None where none was tried.
+        models: Both, to be asked again; None for features.
         failures: Files that could not be read, with the reason.
         facts: For the run's description.
         warnings: Sentences the user should read.
@@ -49,6 +59,10 @@ class Measured:
     slices: Mapping[str, IntArray]
     head: Head | None
     is_independent: bool
+    drifts: tuple[NormDrift, ...] = ()
+    vanishing: IntArray | None = None
+    input_trials: InputTrials | None = None
+    models: tuple[Classifier, VlmBackend] | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
@@ -87,11 +101,13 @@ class Extraction:
         batch_size: Images at once through a network.
         max_failures: Share of files that may fail.
         max_pixels: Largest picture accepted.
+        stages: What is watched inside the encoder; see `faultlens.models.stages.watch`.
     """
 
     batch_size: int = 16
     max_failures: float = 0.01
     max_pixels: int = 178_956_970
+    stages: tuple[str, ...] = ()
 
 
 def limited(source: ImageSource, is_reference: BoolArray, n: int) -> tuple[ImageSource, BoolArray]:
@@ -122,15 +138,19 @@ def measure_images(
         progress: Called as `progress(stage, done, total)`.
 
     Raises:
-        InputError: Too many files fail, a picture is too large, or a model gives no numbers.
+        InputError: Too many files fail, a picture is too large, a model gives no numbers, or a
+            stage is not one of its own.
     """
     source, is_reference = images
+    watched = watch(model, settings.stages) if settings.stages else model
     report = progress or (lambda stage, done, total: None)
     scan = source.scan(settings.max_pixels, partial(report, "reading files"))
     check_failures(scan.failures, len(source), settings.max_failures)
     widths = {"embedding": model.dimension, "logits": len(model.class_names), "signature": 56}
+    stages = _stage_widths(watched, source, scan.failures) if settings.stages else {}
+    key = "\n".join([model.content_hash, *stages])
     of_model = _store(
-        model, widths, source, folder / _name("model", model.content_hash, scan.digests),
+        watched, widths | stages, source, folder / _name("model", key, scan.digests),
         settings.batch_size, partial(report, "classifier"),
     )  # fmt: skip
     of_vlm = _store(
@@ -143,26 +163,60 @@ def measure_images(
     good = np.array([i for i in range(len(source)) if i not in failures])
     kept = _kept(good, scan.digests, of_model.column("signature"), is_reference)
     used = source.select(kept.rows)
+    measurements = Measurements(
+        embeddings=of_model.column("embedding")[kept.rows],
+        logits=of_model.column("logits")[kept.rows],
+        labels=used.labels,
+        vlm_embeddings=of_vlm.column("embedding")[kept.rows],
+        folds=kept.folds,
+        is_reference=is_reference[kept.rows],
+        attributes=used.attributes,
+        stages={s.removeprefix("stage:"): of_model.column(s)[kept.rows] for s in stages},
+    )
     return Measured(
-        measurements=Measurements(
-            embeddings=of_model.column("embedding")[kept.rows],
-            logits=of_model.column("logits")[kept.rows],
-            labels=used.labels,
-            vlm_embeddings=of_vlm.column("embedding")[kept.rows],
-            folds=kept.folds,
-            is_reference=is_reference[kept.rows],
-            attributes=used.attributes,
-        ),
+        measurements=measurements,
         names=used.names,
         classes=model.class_names,
         source=used,
         slices=_slices(used),
         head=model.head,
         is_independent=_is_independent(model, vlm),
+        models=(model, vlm),
+        **_reruns(model, used, measurements, settings.batch_size, report),
         failures={source.names[i]: why for i, why in failures.items()},
         facts=_facts(model, vlm, used) | {"n_near_duplicates": kept.n_near_duplicates},
         warnings=_warnings(used, kept.n_leaked),
     )
+
+
+def _stage_widths(
+    model: Classifier, source: ImageSource, failures: Mapping[int, str]
+) -> dict[str, int]:
+    """Return how many channels every watched stage has, asked with the first readable picture."""
+    first = next(i for i in range(len(source)) if i not in failures)
+    found = model.encode(model.prepare(source.load(first))[None])
+    return {name: a.shape[1] for name, a in found.items() if name.startswith("stage:")}
+
+
+def _reruns(
+    model: Classifier,
+    source: ImageSource,
+    m: Measurements,
+    batch_size: int,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Run the checks that ask the model again, about analysed images only."""
+    rows = np.flatnonzero(~m.is_reference)
+    analysed, predictions = source.select(rows), m.logits[rows].argmax(axis=1)
+    vanishing = np.full(len(m.labels), -1, np.int8)
+    vanishing[rows] = rerun.vanishing(model, analysed, m.labels[rows], predictions)
+    return {
+        "drifts": rerun.drifts(model, analysed),
+        "vanishing": vanishing,
+        "input_trials": check_inputs(
+            model, source, m, batch_size=batch_size, progress=partial(progress, "input check")
+        ),
+    }
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from faultlens import files, reporting
+from faultlens import consistency_check, files, reporting
 from faultlens.analysis import Analysis, analyse
 from faultlens.claims import collect
 from faultlens.claims.case import Case
+from faultlens.claims.diagnosis import diagnose
 from faultlens.claims.erasure import SEED, Erasure
 from faultlens.claims.modules import overall_numbers
 from faultlens.concepts import ConceptFile, Vocabulary
@@ -21,6 +22,9 @@ from faultlens.errors import InputError
 from faultlens.features import TextSide, measure_features
 from faultlens.finding import SCHEMA
 from faultlens.heatmaps import ClassCounts
+from faultlens.localize.breaks import Stages, find_break
+from faultlens.localize.consistency import Consistency
+from faultlens.localize.stages import measure_stages, sample
 from faultlens.measure import (
     Extraction,
     Measured,
@@ -135,10 +139,9 @@ def _check_folder(out: Path) -> None:
         )
 
 
-def _save(
-    config: RunConfig, measured: Measured, vocabulary: Vocabulary, analysis: Analysis
-) -> None:
-    case = Case(
+def case_of(measured: Measured, vocabulary: Vocabulary, analysis: Analysis) -> Case:
+    """Gather what claims are made of."""
+    return Case(
         analysis,
         measured.classes,
         vocabulary.concepts,
@@ -146,11 +149,49 @@ def _save(
         reporting.dead_dimensions(measured),
         measured.is_independent,
         _erasure(measured, vocabulary),
+        vocabulary.relevant,
+        measured.drifts,
+        None if measured.vanishing is None else measured.vanishing[analysis.rows],
+        measured.input_trials,
+        _stages(measured, vocabulary, analysis),
+        _consistency(measured, vocabulary, analysis),
     )
+
+
+def _consistency(
+    measured: Measured, vocabulary: Vocabulary, analysis: Analysis
+) -> Consistency | None:
+    """Ask both models about changed pictures, where there are pictures."""
+    if measured.models is None or measured.source is None:
+        return None
+    source = measured.source.select(analysis.rows)
+    rng = np.random.default_rng(SEED)
+    return consistency_check.check(*measured.models, source, analysis, vocabulary.directions, rng)
+
+
+def _stages(measured: Measured, vocabulary: Vocabulary, analysis: Analysis) -> Stages | None:
+    """Look at the encoder stage by stage, where stages were named."""
+    m, rows = measured.measurements, analysis.rows
+    if not m.stages:
+        return None
+    found = measure_stages(
+        {name: a[rows] for name, a in m.stages.items()},
+        m.vlm_embeddings[rows], m.labels[rows], m.folds[rows],
+        vocabulary.directions[analysis.seen_concepts],
+    )  # fmt: skip
+    is_right = ~analysis.evidence.is_error[sample(len(rows))]
+    return find_break(found, is_right)
+
+
+def _save(
+    config: RunConfig, measured: Measured, vocabulary: Vocabulary, analysis: Analysis
+) -> None:
+    case = case_of(measured, vocabulary, analysis)
     found = [*collect.findings(case), *reporting.run_notices(case, measured, config)]
     state = collect.status(case, found)
     headline = collect.headline(case, found, state)
-    outcome = {"schema": SCHEMA, "status": state, "headline": headline}
+    outcome: dict[str, Any] = {"schema": SCHEMA, "status": state, "headline": headline}
+    outcome["diagnosis"] = diagnose(case, found).to_json()
     images = reporting.image_rows(case, measured)
     info = outcome | _info(case, measured, config)
     content = reporting.content(case, measured, found, images, (state, headline), info)

@@ -10,12 +10,19 @@ from faultlens.analysis import Analysis
 from faultlens.arrays import BoolArray, FloatArray, IntArray
 from faultlens.claims.erasure import Erasure
 from faultlens.files import json_value
-from faultlens.heatmaps import Heatmap, HeatmapCounts, differential
+from faultlens.heatmaps import MIN_IMAGES, Heatmap, HeatmapCounts, differential
 from faultlens.localize import responsible
+from faultlens.localize.breaks import Stages
+from faultlens.localize.consistency import Consistency
 from faultlens.localize.gains import Gain, Meaning, encoder_gaps, head_gains, meaning
+from faultlens.localize.inputs import InputTrials
 from faultlens.localize.responsible import ResponsibleConcept, View
 from faultlens.localize.verdict import Shares, shares
+from faultlens.models.drift import NormDrift, first_break
 
+#: Errors of which this share vanishes under small changes are no head fault. Natural errors show
+#: 0.3 to 0.45, those of swapped or noisy heads 0 to 0.35, perturbed pictures 0.4 to 0.8.
+MIN_FRAGILE = 0.45
 #: Images and concepts shown with a claim.
 N_IMAGES = 12
 N_CONCEPTS = 8
@@ -33,6 +40,13 @@ class Case:
         dead: Embedding dimensions that never change although the head listens to them.
         is_independent: Whether the VLM's encoder is another one than the classifier's.
         erasure: What concepts can be erased from; None where the head is not known.
+        relevant: (K, C) concepts that a class should have; none unless given.
+        drifts: Of the encoder's normalisation layers, in their order; empty where not known.
+        vanishing: (n,) 1 for errors that vanish under small changes of the picture, 0 for those
+            that stay, -1 where it was not asked; None where nothing was asked.
+        input_trials: Other ways to feed the network; None where none was tried.
+        stages: The encoder stage by stage; None where none was named.
+        consistency: How strengths change with the pictures; None where it was not asked.
         head_gains: What a refitted head would gain: over all images first, then by class.
         encoder_gaps: What the VLM is ahead of the best linear head; empty where it may not judge.
         meaning: Whether repaired errors carry the right meaning; None where too few can be judged.
@@ -45,12 +59,21 @@ class Case:
     dead: tuple[int, ...] = ()
     is_independent: bool = True
     erasure: Erasure | None = None
+    relevant: BoolArray = field(default_factory=lambda: np.zeros((0, 0), bool))
+    drifts: tuple[NormDrift, ...] = ()
+    vanishing: IntArray | None = None
+    input_trials: InputTrials | None = None
+    stages: Stages | None = None
+    consistency: Consistency | None = None
     head_gains: tuple[Gain, ...] = field(init=False)
     encoder_gaps: tuple[Gain, ...] = field(init=False)
     meaning: Meaning | None = field(init=False)
 
     def __post_init__(self) -> None:
         e, classes = self.analysis.evidence, self.analysis.class_validity
+        if not self.relevant.size:
+            none = np.zeros((len(self.classes), len(self.concepts)), bool)
+            object.__setattr__(self, "relevant", none)
         gaps = encoder_gaps(e, classes.is_valid) if self.may_judge else []
         object.__setattr__(self, "meaning", meaning(e) if self.may_judge else None)
         object.__setattr__(self, "head_gains", tuple(head_gains(e)))
@@ -60,6 +83,24 @@ class Case:
     def may_judge(self) -> bool:
         """Whether the VLM knows these images and has eyes of its own."""
         return self.analysis.class_validity.is_usable and self.is_independent
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether the encoder is known to be broken: dead dimensions, a layer or a stage."""
+        is_off = self.stages is not None and self.stages.found is not None
+        return bool(self.dead) or is_off or first_break(self.drifts) is not None
+
+    def fragile(self, group: BoolArray) -> tuple[int, int]:
+        """How many of a group's errors vanish under small changes, of how many asked about."""
+        if self.vanishing is None:
+            return 0, 0
+        asked = group & self.is_error & (self.vanishing >= 0)
+        return int((self.vanishing[asked] == 1).sum()), int(asked.sum())
+
+    def is_fragile(self, group: BoolArray) -> bool:
+        """Whether the errors of a group are of the pixels' making, not of the head's."""
+        vanished, n = self.fragile(group)
+        return n >= MIN_IMAGES and vanished / n >= MIN_FRAGILE
 
     @property
     def n(self) -> int:
@@ -82,14 +123,14 @@ class Case:
         often as the shipped one is wrong, so for a class the paired gains are asked first: what
         a refitted head or another encoder would gain net. Else the shares of the errors decide.
 
-        `unknown` where the VLM may not judge, and where dimensions are dead: a refitted head adapts
-        to the broken encoder, so that its gain says nothing about the head.
+        `unknown` where the VLM may not judge, and where the encoder is known to be broken: a
+        refitted head adapts to it, so that its gain says nothing about the head.
 
         Args:
             group: (n,) images.
             k: Class index where the group is a class.
         """
-        if self.dead or not self.may_judge:
+        if self.is_broken or not self.may_judge:
             return "unknown"
         head = any(g.is_fault for g in self.head_gains if k is not None and g.subject == k)
         encoder = any(g.is_fault for g in self.encoder_gaps if k is not None and g.subject == k)
@@ -97,6 +138,8 @@ class Case:
             return "encoder"
         if head and not encoder:
             found = meaning(self.analysis.evidence, group)
+            if self.is_fragile(group):
+                return "encoder"
             if found is not None:
                 return "head" if found.is_kept else "unknown"
         return self.shares(group).module
@@ -135,14 +178,29 @@ class Case:
 
     def head_concepts(self, k: int) -> list[ResponsibleConcept]:
         """Concepts that the shipped head weighs differently from the refitted one for class k."""
-        a = self.analysis
-        valid = a.valid_concepts
-        if not len(valid) or not a.class_validity.is_usable:
+        a, seen = self.analysis, self._readable
+        if not len(seen):
             return []
-        names = tuple(self.concepts[c] for c in valid)
+        names = tuple(self.concepts[c] for c in seen)
         return responsible.head_concepts(
-            a.logits, a.evidence.refit_logits, a.strengths_model[:, valid], names, k
+            a.logits, a.evidence.refit_logits, a.strengths_model[:, seen], names, k
         )[:N_CONCEPTS]
+
+    def broken_concepts(self) -> list[ResponsibleConcept]:
+        """Concepts that the shipped head hears otherwise than a head fitted to a broken encoder."""
+        a, seen = self.analysis, self._readable
+        if not len(seen):
+            return []
+        names = tuple(self.concepts[c] for c in seen)
+        return responsible.moved_concepts(
+            a.logits, a.evidence.refit_logits, a.strengths_vlm[:, seen], names
+        )[:N_CONCEPTS]
+
+    @property
+    def _readable(self) -> IntArray:
+        """Concepts that the VLM sees; how much of them the embedding carries does not matter."""
+        a = self.analysis
+        return a.seen_concepts if a.class_validity.is_usable else a.seen_concepts[:0]
 
     def confusions(self, errors: BoolArray) -> list[tuple[int, int, int]]:
         """The confusions of a group: (label, prediction, count), most frequent first."""
@@ -156,7 +214,7 @@ class Case:
 
     def evidence(
         self, errors: BoolArray, statistic: str, concepts: list[ResponsibleConcept] | None = None,
-        **more: Any,
+        /, **more: Any,
     ) -> dict[str, Any]:  # fmt: skip
         """Return the JSON evidence shared by all claims about a group of errors."""
         s = self.shares(errors)

@@ -2,48 +2,104 @@
 
 from collections.abc import Sequence
 
-from faultlens.claims import cues, groups, modules, notices
+import numpy as np
+
+from faultlens.arrays import BoolArray
+from faultlens.claims import (
+    consistency,
+    cues,
+    drift,
+    flips,
+    groups,
+    inputs,
+    modules,
+    notices,
+    reliance,
+    stages,
+    subclasses,
+)
 from faultlens.claims.case import Case
 from faultlens.claims.refit import Refit
 from faultlens.claims.wording import portion
 from faultlens.finding import Finding
-from faultlens.localize.cues import Cue
-from faultlens.localize.gains import MIN_CLASS_SHARE
+from faultlens.localize.gains import MIN_SHARE
+from faultlens.localize.subclasses import Subclass
 from faultlens.report.content import Status
+
+#: What training taught explains a refit if it explains this share of what the refit repairs.
+MIN_OF_REFIT = 0.5
 
 
 def findings(case: Case) -> list[Finding]:
-    """Return every claim: faults of the model, then of groups, then notices.
+    """Return every claim: what explains the errors first, then faults of groups, then notices.
 
-    A refit that repairs the errors of a cue repairs what the training data taught; it is told with
-    the cue, not as a fault of the head.
+    A wrong input and a broken encoder are told before all else, since every later test only sees
+    what they leave.
+    What training taught (cues, flipped labels, parts of classes that it lacked) is told before the
+    module that carries it, where it explains a third of the errors or no module is at fault: the
+    encoder and the head of a model that learnt a cue differ from sound ones too.
     """
+    fed, broken = inputs.inputs(case), [*drift.drift(case), *stages.stages(case, case.stages)]
     taken = cues.find(case)
-    by_cue = cues.findings(case, taken)
-    head = [] if _explains_refit(case, taken) else modules.head(case)
-    explained = {
-        name for f in head if f.kind == "localization.head" for name in f.evidence["classes"]
-    }
-    by_class = groups.classes(case, explained | {f.subject for f in by_cue})
+    leaning = reliance.find(case, taken)
+    flipped, parts = flips.find(case), subclasses.find(case)
+    by_cue = [*cues.findings(case, taken), *reliance.findings(case, leaning)]
+    explained = _any(cues.explained(case, taken), [x.errors for x in leaning])
+    by_part = subclasses.findings(case, parts, set(), explained)
+    taught = [*by_cue, *flips.findings(case, flipped), *_faults(by_part)]
+    lacked = [p.group & case.is_error for p in parts if _is_told(case, p, by_part)]
+    explained = _any(explained, [*(x.errors for x in flipped), *lacked])
+    head = [] if _explains_refit(case, explained) else modules.head(case)
+    encoder = modules.encoder(case)
+    named = {f.subject for f in taught}
+    named |= {n for f in head if f.kind == "localization.head" for n in f.evidence["classes"]}
+    by_class = groups.classes(case, named)
     by_slice = groups.slices(case)
-    covered = explained | {f.subject for f in by_cue}
-    covered |= {c for f in (*by_class, *by_slice) for c in f.evidence["classes"]}
-    faults = [*by_cue, *head, *modules.encoder(case), *by_class, *by_slice]
+    covered = named | {c for f in (*by_class, *by_slice) for c in f.evidence["classes"]}
+    module = _faults([*head, *encoder])
+    whole = [*taught, *module] if _comes_first(case, explained, module) else [*module, *taught]
     rest = [
-        *(f for f in faults if f.severity == "notice"),
+        *(
+            f
+            for f in (*fed, *head, *encoder, *by_part, *by_class, *by_slice)
+            if f.severity == "notice"
+        ),
         *notices.labels(case),
         *notices.limits(case),
-        *groups.differences(case, covered, cues.explained(case, taken)),
+        *groups.differences(case, covered, explained),
+        *consistency.findings(case, case.consistency),
     ]
-    faults = [f for f in faults if f.severity == "fault"]
-    faults.sort(key=lambda f: ("group" in f.evidence, -f.evidence["n_errors"], -f.confidence))
-    return [*faults, *rest]
+    of_groups = sorted(_faults([*by_class, *by_slice]), key=_size)
+    return [*_faults(fed), *broken, *whole, *of_groups, *rest]
 
 
-def _explains_refit(case: Case, taken: Sequence[Cue]) -> bool:
-    """Return whether the errors that a refitted head repairs follow cues."""
+def _faults(found: Sequence[Finding]) -> list[Finding]:
+    return sorted((f for f in found if f.severity == "fault"), key=_size)
+
+
+def _any(first: BoolArray, more: Sequence[BoolArray]) -> BoolArray:
+    return np.asarray(np.logical_or.reduce([first, *more]))
+
+
+def _is_told(case: Case, part: Subclass, found: Sequence[Finding]) -> bool:
+    """Whether a fault speaks of the part's class."""
+    names = {f.subject for f in found if f.severity == "fault"}
+    return case.classes[part.k] in names
+
+
+def _size(finding: Finding) -> tuple[int, float]:
+    return -finding.evidence["n_errors"], -finding.confidence
+
+
+def _explains_refit(case: Case, explained: BoolArray) -> bool:
+    """Return whether the errors that a refitted head repairs follow what training taught."""
     repaired = Refit.of(case).repaired
-    return bool(repaired.any() and cues.explained(case, taken)[repaired].mean() >= MIN_CLASS_SHARE)
+    return bool(repaired.any() and explained[repaired].mean() >= MIN_OF_REFIT)
+
+
+def _comes_first(case: Case, explained: BoolArray, module: Sequence[Finding]) -> bool:
+    errors = case.is_error
+    return not module or bool(errors.any() and explained[errors].mean() >= MIN_SHARE)
 
 
 def status(case: Case, found: list[Finding]) -> Status:

@@ -5,13 +5,14 @@ from typing import Any
 
 import numpy as np
 
-from faultlens.claims.case import Case
+from faultlens.claims.case import MIN_FRAGILE, Case
 from faultlens.claims.refit import Refit
 from faultlens.claims.wording import confused, listing, portion, words
 from faultlens.files import json_value
 from faultlens.finding import Finding
 from faultlens.localize import gains
 from faultlens.localize.gains import Meaning
+from faultlens.stats import wilson
 
 _CLASSES_WITH_CONCEPTS = 4
 _CONCEPTS_PER_CLASS = 3
@@ -23,10 +24,12 @@ def head(case: Case) -> list[Finding]:
     A gain without the right meaning in the repaired errors is a shift between what the head was
     trained on and what it gets now; dead dimensions explain one. It is told as such.
     """
-    # With dead dimensions the refit adapts to the broken encoder: no word about the head.
-    if case.dead:
+    # The refit adapts to a broken encoder: no word about the head.
+    if case.is_broken:
         return []
     refit = Refit.of(case)
+    if refit.is_fault and case.is_fragile(refit.repaired):
+        return [_fragile(case, refit)]
     if case.meaning is None:
         return [_undecided(case, refit)] if refit.is_fault else []
     if refit.is_fault and case.meaning.is_kept:
@@ -88,6 +91,41 @@ def _head_evidence(case: Case, refit: Refit, meaning: Meaning) -> dict[str, Any]
     for row, (name, _) in zip(evidence["concepts"], weighed, strict=True):
         row["class"] = name
     return evidence
+
+
+def _fragile(case: Case, refit: Refit) -> Finding:
+    """Tell of errors that small changes of the picture undo: of the pixels' making."""
+    vanished, n = case.fragile(refit.repaired)
+    low, high = (float(x) for x in wilson(vanished, n))
+    names = [case.classes[k] for k in refit.classes]
+    return Finding(
+        id="fragile",
+        kind="localization.encoder",
+        severity="fault",
+        subject=names[0] if names else "model",
+        claim=(
+            f"{int(refit.repaired.sum())} of {int(case.is_error.sum())} errors{refit.where} hang "
+            f"on the pixels: {portion(vanished / n)} of them vanish when the picture is mirrored, "
+            "shifted, cropped or blurred a little. The encoder follows something in the pixels "
+            "that has no meaning: perturbed or adversarial pictures, or noise."
+        ),
+        statistic=vanished / n,
+        interval=(low, high),
+        n=n,
+        confidence=1 - 0.5 * MIN_FRAGILE / max(vanished / n, MIN_FRAGILE),
+        # The pictures were changed and the model asked again.
+        confirmed=low > 1 / 3,
+        evidence=case.evidence(
+            refit.repaired,
+            "share of errors that vanish under small changes",
+            case.changed(refit.repaired),
+            classes=names,
+        ),
+        advice=(
+            "Look at these pictures at the level of pixels; train with perturbed ones, or average "
+            "over changed copies of a picture where it matters."
+        ),
+    )
 
 
 def _undecided(case: Case, refit: Refit) -> Finding:
@@ -191,7 +229,7 @@ def _dead(case: Case) -> list[Finding]:
             evidence=case.evidence(
                 e.is_error,
                 "share of embedding dimensions that are dead",
-                case.changed(e.is_error),
+                case.broken_concepts() or case.changed(e.is_error),
                 dimensions=list(case.dead[:64]),
                 head_refit_gain=overall.gain,
             ),
@@ -208,6 +246,10 @@ def _gap(case: Case) -> list[Finding]:
     if not case.encoder_gaps or not case.encoder_gaps[0].is_fault:
         return []
     overall = case.encoder_gaps[0]
+    # A small network is behind without being broken. Its head fits it, though: where a refit
+    # gains too, the encoder is not the one that the head was trained on.
+    if overall.interval[0] <= gains.MIN_GAP_ALONE and not case.head_gains[0].is_significant:
+        return []
     missed = (gains.best_linear(e) != e.labels) & (e.vlm == e.labels)
     concepts = case.changed(missed)
     said = words(concepts)

@@ -10,7 +10,7 @@ import numpy as np
 from faultlens.arrays import BoolArray, IntArray
 from faultlens.files import json_value
 from faultlens.finding import Finding
-from faultlens.fixes import images
+from faultlens.fixes import images, preprocess
 from faultlens.fixes.bias import rebiased
 from faultlens.fixes.fold import unheard
 from faultlens.fixes.images import Row
@@ -22,6 +22,7 @@ from faultlens.models.head import Head
 from faultlens.stats import holm
 
 LEVEL = 0.05
+_OF_MODULES = ("localization.head", "localization.unknown", "localization.encoder")
 
 Report = Callable[[int, int], None]
 
@@ -33,11 +34,14 @@ class Proposal:
     Attributes:
         id: Unique in the session.
         finding: Id of the finding it answers.
-        kind: `refit`, `balanced`, `fold`, `rows`, `bias`, `images` or `labels`.
+        kind: `refit`, `balanced`, `fold`, `rows`, `bias`, `preprocess`, `images` or `labels`.
         told: What it does, in a sentence.
         group: (N,) the images that the finding is about; None for all.
         recipe: Makes the head; None where there is nothing to measure.
         rows: Of a CSV file; empty for a head.
+        known: What the run itself measured, on images that had no say in the fix; None where it
+            is measured now.
+        text: Of a YAML file; empty for all others.
     """
 
     id: str
@@ -47,6 +51,8 @@ class Proposal:
     group: BoolArray | None = None
     recipe: Recipe | None = None
     rows: tuple[Row, ...] = ()
+    known: Effect | None = None
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,7 +121,7 @@ def tried(
     answers: dict[int, IntArray] = {}
     for i, p in enumerate(given):
         if p.recipe is None:
-            fixes.append(Fix(p, None, None, False, None))
+            fixes.append(Fix(p, p.known, None, False, None))
         else:
             # A list of images shares its recipe, and so its trial, with the head it goes with.
             key = id(p.recipe)
@@ -130,17 +136,21 @@ def tried(
 
 def _judged(fixes: Sequence[Fix]) -> list[Fix]:
     # Proposals that share a recipe are one trial and count once.
-    raw = {id(f.proposal.recipe): f.overall.p_value for f in fixes if f.overall is not None}
+    raw = {_trial(f): f.overall.p_value for f in fixes if f.overall is not None}
     adjusted = dict(zip(raw, holm(np.array(list(raw.values()))), strict=True))
     out = []
     for fix in fixes:
         if fix.overall is None:
             out.append(fix)
             continue
-        o = replace(fix.overall, p_value=float(adjusted[id(fix.proposal.recipe)]))
+        o = replace(fix.overall, p_value=float(adjusted[_trial(fix)]))
         is_advised = o.p_value <= LEVEL and o.interval[0] > 0
         out.append(replace(fix, overall=o, is_advised=is_advised))
     return out
+
+
+def _trial(fix: Fix) -> int:
+    return id(fix.proposal if fix.proposal.recipe is None else fix.proposal.recipe)
 
 
 def _rank(fix: Fix) -> tuple[bool, bool, float]:
@@ -155,9 +165,14 @@ def _answers(material: Material, finding: Finding) -> Iterator[Proposal]:
         return
     if finding.severity != "fault":
         return
-    if finding.kind in ("localization.head", "localization.unknown", "localization.encoder") or (
-        "cue" in e
-    ):
+    if preprocess.is_answer(finding):
+        yield Proposal(
+            f"preprocess-{finding.id}", finding.id, "preprocess", preprocess.told(finding),
+            known=preprocess.effect(finding),
+            text=preprocess.description(finding, material.classes),
+        )  # fmt: skip
+    taught = any(key in e for key in ("cue", "flip", "subclass_concept"))
+    if finding.kind in _OF_MODULES or taught:
         yield from _refit(material, finding)
     if "cue" in e:
         yield from _cue(material, finding)

@@ -26,6 +26,9 @@ MIN_CLASS_SHARE = 2 / 3
 #: The lower 95 % bound of a gain or gap must exceed these; less is not worth a person's day.
 MIN_HEAD_GAIN = 0.02
 MIN_ENCODER_GAP = 0.05
+#: A gap this large is an encoder fault by itself; sound small networks on drawn pictures show up to
+#: 0.06. Between the two a refitted head must gain too.
+MIN_GAP_ALONE = 0.15
 MIN_CLASS_GAIN = 0.05
 MIN_SLICE_GAP = 0.10
 #: Dead dimensions with less of the head's squared weight than this change nothing.

@@ -185,6 +185,51 @@ def head_concepts(
     return sorted(found, key=lambda f: -abs(f.effect))
 
 
+def moved_concepts(
+    shipped: FloatArray, refitted: FloatArray, strengths: Strengths, concepts: tuple[str, ...]
+) -> list[ResponsibleConcept]:
+    """Find concepts along which two heads differ, over all classes together.
+
+    The refitted head has adapted to what became of the embeddings, the shipped one has not. What
+    the two make of a concept differs in every class that leans on it, up or down; so the squared
+    correlations of the excess logits with its strength are averaged over the classes.
+
+    Args:
+        shipped: (N, K) logits.
+        refitted: (N, K) logits of the refitted head.
+        strengths: (N, C) of the VLM: what the pictures show.
+        concepts: C names.
+
+    Returns:
+        Largest first, the effect being the root of that mean, in [0, 1]; those that are no more
+        than chance (Bonferroni over classes and concepts) are left out.
+    """
+    finite = np.isfinite(refitted).all(axis=0)
+    if finite.sum() < 2 or len(shipped) < MIN_IMAGES:
+        return []
+    excess = _relative(shipped[:, finite]) - _relative(refitted[:, finite])
+    usable = excess.std(axis=0) > 1e-6
+    if not usable.any():
+        return []
+    x, s = excess[:, usable], strengths
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    spread = s.std(axis=0)
+    z = (s - s.mean(axis=0)) / np.where(spread > 0, spread, np.inf)
+    r = z.T @ x / len(x)
+    size = np.sqrt((r**2).mean(axis=1))
+    n_tests = r.size
+    p = np.minimum(
+        2 * n_tests * sps.norm.sf(np.arctanh(np.clip(size, 0, 0.999999)) * np.sqrt(len(x) - 3)), 1.0
+    )
+    low, high = correlation_interval(size, len(x))
+    found = [
+        ResponsibleConcept(c, "head", float(size[i]), (float(low[i]), float(high[i])), float(p[i]))
+        for i, c in enumerate(concepts)
+        if p[i] <= LEVEL
+    ]
+    return sorted(found, key=lambda f: -f.effect)
+
+
 def _relative(logits: FloatArray) -> FloatArray:
     """Logits without what softmax ignores: centred over classes, scaled to unit spread."""
     finite = np.where(np.isfinite(logits), logits, np.nan)

@@ -1,16 +1,20 @@
 """What all adapters share: the facts of a model, its hashes, and `encode` in any batch size."""
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from PIL import Image
 
 from faultlens.arrays import Array, FloatArray, check_array
-from faultlens.errors import InputError, ShapeError
+from faultlens.errors import InputError, ShapeError, nearest
 from faultlens.models.chain import Cut
 from faultlens.models.description import ModelDescription
+from faultlens.models.stages import pooled
 
 InputShape = tuple[int | None, ...]
 
@@ -57,6 +61,7 @@ class SplitClassifier(ABC):
         notes: What a reader should know about how the model was cut.
         input_shape: Of the network's input, None where it may vary.
         tolerance: Difference that the model's precision explains, relative to the largest value.
+        stages: Names of what is watched inside the encoder; see `with_stages`.
     """
 
     def __init__(self, facts: Facts) -> None:
@@ -70,12 +75,44 @@ class SplitClassifier(ABC):
         self.notes = facts.cut.notes
         self.input_shape = facts.input_shape
         self.tolerance = 1e-2 if facts.is_half else 1e-4
+        self.stages: tuple[str, ...] = ()
         parts = "\n".join([facts.digest, self.split, self.preprocessing.content_hash])
         self.content_hash = hashlib.sha256(parts.encode()).hexdigest()
 
     @abstractmethod
-    def _run(self, batch: FloatArray) -> tuple[Array, Array]:
-        """Return embedding and logits of a batch that has the model's own batch size."""
+    def _run(self, batch: FloatArray) -> Sequence[Array]:
+        """Return embedding, logits and every stage, of a batch of the model's own size."""
+
+    @abstractmethod
+    def _stage_names(self) -> Collection[str]:
+        """Return every name that can be watched."""
+
+    @abstractmethod
+    def candidates(self) -> tuple[str, ...]:
+        """Return the ends of the encoder's blocks, in the order in which they are computed."""
+
+    def with_stages(self, names: Sequence[str]) -> Self:
+        """Return the same classifier, whose `encode` also gives pooled activations.
+
+        Args:
+            names: Modules (torch), tensors or nodes (ONNX), or graph nodes (torch-export).
+
+        Raises:
+            InputError: A name is unknown or there twice.
+        """
+        known = self._stage_names()
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise InputError(f"stages must all differ, got '{name}' twice")
+            if name not in known:
+                few = ", ".join(repr(c) for c in self.candidates()) or "none that stand out"
+                raise InputError(
+                    f"stages must be names of {self.name}, got '{name}'; {nearest(name, known)} "
+                    f"(blocks of it: {few})"
+                )
+        watched = copy.copy(self)
+        watched.stages = tuple(names)
+        return watched
 
     def prepare(self, image: Image.Image) -> FloatArray:
         """Return one RGB picture as the network's input (thread-safe)."""
@@ -88,7 +125,8 @@ class SplitClassifier(ABC):
             batch: (N, 3, H, W) or (N, H, W, 3), as `prepare` gives them.
 
         Returns:
-            `embedding` (N, D) and `logits` (N, K), float32.
+            `embedding` (N, D) and `logits` (N, K), float32; for every watched stage also
+            `stage:<name>` (N, D_s), its mean over space or tokens.
 
         Raises:
             InputError: The batch does not fit the model, or the result is not finite.
@@ -97,22 +135,23 @@ class SplitClassifier(ABC):
         self._check_shape(x)
         size = self.input_shape[0] or len(x)
         parts = [self._run_padded(x[i : i + size], size) for i in range(0, len(x), size)]
-        embedding, logits = (np.concatenate(p) for p in zip(*parts, strict=True))
+        names = ("embedding", "logits", *(f"stage:{stage}" for stage in self.stages))
+        arrays = (np.concatenate(p) for p in zip(*parts, strict=True))
         return {
-            "embedding": check_array(embedding, "N D", name="embedding"),
-            "logits": check_array(logits, "N K", name="logits"),
+            name: check_array(a, "N D", name=name) for name, a in zip(names, arrays, strict=True)
         }
 
-    def _run_padded(self, x: FloatArray, size: int) -> tuple[FloatArray, FloatArray]:
+    def _run_padded(self, x: FloatArray, size: int) -> list[FloatArray]:
         n = len(x)
         full = np.concatenate([x, np.repeat(x[-1:], size - n, axis=0)]) if n < size else x
-        embedding, logits = self._run(full)
+        embedding, logits, *maps = self._run(full)
         if {len(embedding), len(logits)} != {size}:
             raise InputError(
                 f"split_at must name a tensor with one row for each of the {size} pictures, got "
                 f"shape {embedding.shape} at '{self.split}' of {self.name}; choose another split_at"
             )
-        return _rows(embedding)[:n], _rows(logits)[:n]
+        rows = [pooled(a, size, name) for a, name in zip(maps, self.stages, strict=True)]
+        return [a[:n] for a in (_rows(embedding), _rows(logits), *rows)]
 
     def _check_shape(self, x: FloatArray) -> None:
         fixed = self.input_shape[1:]

@@ -3,8 +3,9 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import onnx
 import onnx.inliner
@@ -18,30 +19,62 @@ from faultlens.models.checks import check_split, probe
 from faultlens.models.description import ModelDescription, resolve
 from faultlens.models.graph import graph_facts
 from faultlens.models.onnx_graph import OnnxGraph
+from faultlens.models.stages import block_ends
 from faultlens.onnx_session import first_line, open_session
 
 _PREFIX = "faultlens."
-_EMBEDDING, _LOGITS = "faultlens.embedding", "faultlens.logits"
+_EMBEDDING, _LOGITS, _STAGE = "faultlens.embedding", "faultlens.logits", "faultlens.stage."
 
 
 class OnnxClassifier(SplitClassifier):
     """A classifier in an ONNX file; see `load`."""
 
-    def __init__(self, facts: Facts, graph: OnnxGraph, session: Any) -> None:
+    def __init__(self, facts: Facts, path: Path, model: onnx.ModelProto, threads: int | None):
         super().__init__(facts)
+        graph = OnnxGraph(model)
         self._input_name, self._input_type = graph.input_name, graph.input_type
-        self._session = session
+        self._facts, self._path, self._threads = facts, path, threads
+        self._outputs = [_EMBEDDING, _LOGITS]
+        self._session = _session(model, facts, (), threads)
 
-    def _run(self, batch: FloatArray) -> tuple[Array, Array]:
+    def _run(self, batch: FloatArray) -> Sequence[Array]:
         feeds = {self._input_name: batch.astype(self._input_type, copy=False)}
         try:
-            embedding, logits = self._session.run([_EMBEDDING, _LOGITS], feeds)
+            found: list[Array] = self._session.run(self._outputs, feeds)
         except Exception as error:  # ONNX Runtime's errors share no narrower class.
             raise CannotRunError(
                 f"batch must be one that {self.name} can take, got shape {batch.shape} "
                 f"({first_line(error)}); check layout, resize and crop of the preprocessing"
             ) from error
-        return embedding, logits
+        return found
+
+    def candidates(self) -> tuple[str, ...]:
+        """Return the ends of the encoder's blocks, as tensors, in the order of the graph."""
+        graph = OnnxGraph(self._read_again())
+        return block_ends(graph.ops(), graph.input_name, self.split)
+
+    def _stage_names(self) -> set[str]:
+        model = self._read_again()
+        return (OnnxGraph(model).names() | {node.name for node in model.graph.node}) - {""}
+
+    def with_stages(self, names: Sequence[str]) -> Self:
+        """Return the same classifier, watched at tensors or nodes; see `SplitClassifier`."""
+        watched = super().with_stages(names)
+        model = self._read_again()
+        graph = OnnxGraph(model)
+        tensors = [graph.tensor_of(name) or name for name in names]
+        watched._outputs = [_EMBEDDING, _LOGITS, *(f"{_STAGE}{i}" for i in range(len(tensors)))]
+        watched._session = _session(model, self._facts, tensors, self._threads)
+        return watched
+
+    def _read_again(self) -> onnx.ModelProto:
+        # Keeping the graph would keep all weights twice.
+        model, digest = _read(self._path)
+        if digest != self._facts.digest:
+            raise InputError(
+                f"model must stay as it was loaded, got a changed '{self._path}'; load it again"
+            )
+        return model
 
 
 def load(
@@ -94,9 +127,8 @@ def load(
         )
     model, digest = _read(path)
     description = resolve(description, model=name, found=_embedded(model, name), split_at=split_at)
-    graph = OnnxGraph(model)
-    facts = graph_facts(graph, description, name=name, digest=digest)
-    classifier = OnnxClassifier(facts, graph, _session(model, facts, threads))
+    facts = graph_facts(OnnxGraph(model), description, name=name, digest=digest)
+    classifier = OnnxClassifier(facts, path, model, threads)
     batch, _ = probe(classifier.preprocessing, classifier.input_shape, classifier.encode)
     check_split(classifier, batch)
     return classifier
@@ -146,10 +178,14 @@ def _embedded(model: onnx.ModelProto, name: str) -> ModelDescription | None:
     return ModelDescription.from_mapping(values, source=f"metadata of {name}") if values else None
 
 
-def _session(model: onnx.ModelProto, facts: Facts, threads: int | None) -> Any:
-    """Give the model two outputs, embedding and logits, and return a quiet session of it."""
+def _session(
+    model: onnx.ModelProto, facts: Facts, stages: Sequence[str], threads: int | None
+) -> Any:
+    """Give the model embedding, logits and stages as outputs, and return a quiet session of it."""
     del model.graph.output[:]
-    for source, output in ((facts.cut.embedding, _EMBEDDING), (facts.cut.logits, _LOGITS)):
+    outputs = {_EMBEDDING: facts.cut.embedding, _LOGITS: facts.cut.logits}
+    outputs |= {f"{_STAGE}{i}": tensor for i, tensor in enumerate(stages)}
+    for output, source in outputs.items():
         model.graph.node.append(onnx.helper.make_node("Identity", [source], [output]))
         model.graph.output.append(onnx.ValueInfoProto(name=output))
     try:

@@ -1,7 +1,7 @@
 """Reading an ONNX graph: its constants, and the steps that lead to an output."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -11,11 +11,17 @@ from faultlens.arrays import Array, FloatArray
 from faultlens.errors import InputError
 from faultlens.models.adapter import InputShape
 from faultlens.models.chain import Step, affine
+from faultlens.models.stages import Op
 from faultlens.onnx_session import open_session
 
 # What changes no value when a trained network is evaluated.
 _SKIP = {"Identity", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Dropout", "Cast"}
 _SOFTMAX = {"Softmax", "LogSoftmax"}
+_LINEAR = {"Conv", "Gemm", "MatMul", "ConvTranspose"}
+_ACTIVATION = {
+    "Relu", "Clip", "LeakyRelu", "PRelu", "Elu", "Selu", "Gelu", "HardSwish", "HardSigmoid",
+    "Sigmoid", "Tanh", "Softplus", "Mish",
+}  # fmt: skip
 # What may stand between a stored weight and the layer that uses it.
 _FOLDED = {
     "Constant", "Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze",
@@ -80,6 +86,37 @@ class OnnxGraph:
     def names(self) -> set[str]:
         """Return the name of every tensor that the graph computes or takes."""
         return {*self._nodes, self.input_name}
+
+    def tensor_of(self, name: str) -> str | None:
+        """Return a tensor by its name, or by that of the node that makes it; None if neither."""
+        if name in self._nodes:
+            return name
+        return next((n.output[0] for n in self._model.graph.node if n.name == name != ""), None)
+
+    def ops(self) -> Iterator[Op]:
+        """Yield what the graph computes, in its order."""
+        for node in self._model.graph.node:
+            fixed = sum(self._is_fixed(name) for name in node.input)
+            kind: Literal["linear", "join", "activation", "other"] = "other"
+            if node.op_type in _LINEAR and fixed:
+                kind = "linear"
+            elif node.op_type in _ACTIVATION:
+                kind = "activation"
+            elif node.op_type == "Add" and not fixed:
+                kind = "join"
+            for name in filter(None, node.output):
+                yield Op(name, kind, tuple(node.input))
+
+    def _is_fixed(self, name: str) -> bool:
+        """Whether a tensor is stored, maybe behind operators of `_FOLDED`."""
+        while name not in self._stored:
+            node = self._nodes.get(name)
+            if node is None or node.op_type not in _FOLDED:
+                return False
+            if node.op_type == "Constant":
+                return True
+            name = node.input[0]
+        return True
 
     def weights(self) -> Iterator[tuple[str, Array]]:
         """Yield every stored float tensor as float32, with its name."""

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from faultlens.arrays import Array, FloatArray, tensor_hashes
 from faultlens.errors import InputError, MissingDependencyError
@@ -18,7 +18,10 @@ from torch import nn
 from faultlens.models.adapter import Facts, SplitClassifier
 from faultlens.models.checks import check_classes, check_split, check_weights, probe
 from faultlens.models.description import ModelDescription, resolve
+from faultlens.models.drift import NormDrift
+from faultlens.models.pytorch_blocks import find_blocks
 from faultlens.models.pytorch_export import load_export
+from faultlens.models.pytorch_norms import norm_drift
 from faultlens.models.pytorch_split import (
     ModuleSplit,
     cannot_run,
@@ -35,14 +38,27 @@ __all__ = ["TorchClassifier", "from_module", "load_export", "load_factory"]
 class TorchClassifier(SplitClassifier):
     """A live module; see `from_module`."""
 
-    def __init__(self, facts: Facts, module: nn.Module, split: ModuleSplit) -> None:
+    def __init__(
+        self, facts: Facts, module: nn.Module, split: ModuleSplit, batch: FloatArray
+    ) -> None:
         super().__init__(facts)
-        self._module, self._split = module, split
+        self._module, self._split, self._batch = module, split, batch
 
-    def _run(self, batch: FloatArray) -> tuple[Array, Array]:
+    def _run(self, batch: FloatArray) -> Sequence[Array]:
         with cannot_run(self.name, batch.shape):
-            embedding, logits = run_split(self._module, self._split, batch)
-        return to_numpy(embedding), to_numpy(logits)
+            found = run_split(self._module, self._split, batch, self.stages)
+        return [to_numpy(tensor) for tensor in found]
+
+    def candidates(self) -> tuple[str, ...]:
+        """Return the blocks of the encoder, as modules, in the order in which they run."""
+        return find_blocks(self._module, self._batch, self._split.layers)
+
+    def _stage_names(self) -> set[str]:
+        return {name for name, _ in self._module.named_modules() if name}
+
+    def norm_drift(self, batches: Iterable[FloatArray]) -> list[NormDrift]:
+        """Return what each batch-normalisation layer is fed, against what it remembers."""
+        return norm_drift(self._module, batches)
 
 
 def from_module(
@@ -102,7 +118,7 @@ def from_module(
         ),
         is_half=placement(module)[1] in (torch.float16, torch.bfloat16),
     )
-    classifier = TorchClassifier(facts, module, split)
+    classifier = TorchClassifier(facts, module, split, batch)
     check_split(classifier, batch)
     return classifier
 

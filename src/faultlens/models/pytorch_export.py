@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,8 +15,9 @@ from faultlens.models.checks import check_split, probe
 from faultlens.models.description import ModelDescription, resolve
 from faultlens.models.graph import graph_facts
 from faultlens.models.pytorch_archive import check_archive
-from faultlens.models.pytorch_graph import ProgramGraph
+from faultlens.models.pytorch_graph import ProgramGraph, Recorder
 from faultlens.models.pytorch_split import cannot_run, to_numpy, to_tensor
+from faultlens.models.stages import block_ends
 
 
 class ExportedClassifier(SplitClassifier):
@@ -24,12 +26,25 @@ class ExportedClassifier(SplitClassifier):
     def __init__(self, facts: Facts, graph: ProgramGraph) -> None:
         super().__init__(facts)
         self._input_type = graph.input_type
+        self._graph = graph
         self._module = graph.expose(facts.cut.embedding, facts.cut.logits)
 
-    def _run(self, batch: FloatArray) -> tuple[Array, Array]:
+    def _run(self, batch: FloatArray) -> Sequence[Array]:
+        x = to_tensor(batch).to(self._input_type)
         with cannot_run(self.name, batch.shape), torch.no_grad():
-            embedding, logits = self._module(to_tensor(batch).to(self._input_type))
-        return to_numpy(embedding), to_numpy(logits)
+            if not self.stages:
+                found = self._module(x)
+            else:
+                run = Recorder(self._module, self.stages)
+                found = [*run.run(x), *(run.seen[stage] for stage in self.stages)]
+        return [to_numpy(tensor) for tensor in found]
+
+    def candidates(self) -> tuple[str, ...]:
+        """Return the ends of the encoder's blocks, as nodes, in the order of the graph."""
+        return block_ends(self._graph.ops(), self._graph.input, self.split)
+
+    def _stage_names(self) -> set[str]:
+        return self._graph.names()
 
 
 def load_export(

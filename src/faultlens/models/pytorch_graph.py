@@ -1,7 +1,8 @@
 """Reading the graph of a `torch.export` program: its constants, and the steps to an output."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from operator import attrgetter
+from typing import Any, Literal
 
 import torch
 from torch import fx
@@ -11,6 +12,7 @@ from faultlens.errors import InputError
 from faultlens.models.adapter import InputShape
 from faultlens.models.chain import Step, affine
 from faultlens.models.pytorch_split import to_numpy
+from faultlens.models.stages import Op
 
 # What changes no value in evaluation; the first argument is what it reads.
 _SKIP = {
@@ -18,6 +20,10 @@ _SKIP = {
     "contiguous", "detach", "alias", "to", "_to_copy",
 }  # fmt: skip
 _SOFTMAX = {"softmax", "_softmax", "log_softmax", "_log_softmax", "special_log_softmax"}
+_LINEAR = {"conv2d", "convolution", "linear", "addmm", "mm", "matmul"}
+_ACTIVATION = {
+    "relu", "gelu", "silu", "hardtanh", "hardswish", "leaky_relu", "elu", "sigmoid", "tanh", "mish",
+}  # fmt: skip
 # What may stand between a parameter and the layer that uses it.
 _FOLDED = {"t", "transpose", "permute", "numpy_T", "detach", "alias", "clone", "view", "to"}
 
@@ -28,6 +34,7 @@ class ProgramGraph:
     Attributes:
         module: The graph module.
         outputs: Names of the nodes whose values the program returns.
+        input: Name of its only input.
         input_shape: Of its only input, None where it may vary.
         input_type: Of that.
         is_half: Whether that is in half precision.
@@ -54,6 +61,7 @@ class ProgramGraph:
                 f"model must have one input, the pictures, got {[n.name for n in inputs]}; "
                 "export it with the pictures alone"
             )
+        self.input = inputs[0].name
         value = inputs[0].meta["val"]
         self.input_shape: InputShape = tuple(n if isinstance(n, int) else None for n in value.shape)
         self.input_type: torch.dtype = value.dtype
@@ -62,6 +70,19 @@ class ProgramGraph:
     def names(self) -> set[str]:
         """Return the name of every value that the graph computes or takes."""
         return {n.name for n in self._nodes.values() if n.op in ("placeholder", "call_function")}
+
+    def ops(self) -> Iterator[Op]:
+        """Yield what the graph computes, in its order."""
+        for node in self.module.graph.nodes:
+            op, sources = _operator(node), node.all_input_nodes
+            kind: Literal["linear", "join", "activation", "other"] = "other"
+            if op in _LINEAR and any(self._folded(n) is not None for n in sources[1:]):
+                kind = "linear"
+            elif op.removesuffix("_") in _ACTIVATION:
+                kind = "activation"
+            elif op in ("add", "add_") and len(sources) == 2:
+                kind = "join"
+            yield Op(node.name, kind, tuple(n.name for n in sources))
 
     def weights(self) -> Iterator[tuple[str, Array]]:
         """Yield every stored floating-point tensor as float32, with the name of its node."""
@@ -161,3 +182,24 @@ def _operator(node: fx.Node) -> str:
     """Return the plain name of an aten operator, such as `linear`."""
     packet = getattr(node.target, "overloadpacket", None) if node.op == "call_function" else None
     return str(packet).removeprefix("aten.") if packet is not None else ""
+
+
+class Recorder(fx.Interpreter):
+    """Runs a graph node by node and keeps some of the values.
+
+    Args:
+        module: The graph module.
+        names: Nodes to keep.
+    """
+
+    def __init__(self, module: fx.GraphModule, names: Sequence[str]) -> None:
+        super().__init__(module)
+        self._names = set(names)
+        self.seen: dict[str, torch.Tensor] = {}
+
+    def run_node(self, node: fx.Node) -> Any:
+        """Compute one node; see `torch.fx.Interpreter`."""
+        value = super().run_node(node)
+        if node.name in self._names:
+            self.seen[node.name] = value
+        return value

@@ -1,6 +1,6 @@
 """Where a live torch module is cut, found by watching one forward pass."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -81,9 +81,9 @@ def find_split(
 
 
 def run_split(
-    module: nn.Module, split: ModuleSplit, batch: FloatArray
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the head reads and what it writes, for one batch."""
+    module: nn.Module, split: ModuleSplit, batch: FloatArray, stages: Sequence[str] = ()
+) -> list[torch.Tensor]:
+    """Return what the head reads and what it writes, for one batch, and what stages give."""
     seen: dict[str, torch.Tensor] = {}
 
     def reads(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -92,13 +92,34 @@ def run_split(
     def writes(_: nn.Module, __: Any, output: torch.Tensor) -> None:
         seen["logits"] = output
 
+    def gives(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        return lambda _, __, output: seen.update({f"stage:{name}": first_tensor(output, name)})
+
     first, last = map(module.get_submodule, (split.cut.embedding, split.cut.logits))
     with ExitStack() as hooks:
         hooks.callback(first.register_forward_pre_hook(reads, with_kwargs=True).remove)
         hooks.callback(last.register_forward_hook(writes).remove)
+        for name in stages:
+            stage = module.get_submodule(name)
+            hooks.callback(stage.register_forward_hook(gives(name)).remove)
         with evaluating(module):
             module(to_tensor(batch).to(*placement(module)))
-    return seen["embedding"], seen["logits"]
+    for name in stages:
+        if f"stage:{name}" not in seen:
+            raise InputError(f"stages must run in the encoder, got '{name}', which does not")
+    return [seen[name] for name in ("embedding", "logits", *(f"stage:{s}" for s in stages))]
+
+
+def first_tensor(output: Any, name: str) -> torch.Tensor:
+    """Return what a module gave, or the first of several things; InputError for no tensor."""
+    while isinstance(output, (tuple, list)) and output:
+        output = output[0]
+    output = getattr(output, "last_hidden_state", output)
+    if not isinstance(output, torch.Tensor):
+        raise InputError(
+            f"stages must give tensors, got {type(output).__name__} at '{name}'; choose another"
+        )
+    return output
 
 
 @contextmanager
