@@ -159,9 +159,12 @@ def test_reference_images_that_repeat_analysed_ones_are_left_out(tmp_path):
 def test_a_second_run_computes_no_embedding_again(tmp_path):
     model = planted.healthy()
     first = run(model, tmp_path)
-    done = len(model.n_encoded)
+    done, stored = len(model.n_encoded), sorted(tmp_path.rglob("shard-*.safetensors"))
+    before = [path.stat().st_mtime_ns for path in stored]
     second = run(model, tmp_path)
-    assert len(model.n_encoded) == done
+    assert [path.stat().st_mtime_ns for path in stored] == before
+    # What is asked again of changed pictures is asked anew; no picture itself is.
+    assert sum(model.n_encoded[:done]) - sum(model.n_encoded[done:]) == len(first.images)
     assert [f.to_json() for f in second.findings] == [f.to_json() for f in first.findings]
     assert second.info["files"] == first.info["files"]
 

@@ -1,5 +1,7 @@
 """Parts of a class that training lacked are told as such; parts that are hard are only noted."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -30,6 +32,7 @@ def pictures(n: int = 1500, seed: int = 3):
     return grey, labels, sky
 
 
+@cache
 def case_of(change) -> Case:
     """A sound model, changed: `change(z, logits, labels, sky)` plants the fault in place."""
     batch, labels, sky = pictures()
@@ -50,9 +53,9 @@ def case_of(change) -> Case:
     return Case(analyse(measured, words, vlm.encode_text), CLASSES, words.concepts)
 
 
-def told(case: Case, covered=frozenset(), explained=None):
+def told(case: Case, explained=None):
     explained = np.zeros(case.n, bool) if explained is None else explained
-    return subclasses.findings(case, subclasses.find(case), set(covered), explained)
+    return subclasses.findings(case, subclasses.find(case, explained), set())
 
 
 def mislabelled(z, logits, labels, sky):
@@ -113,8 +116,22 @@ def test_a_cue_is_not_told_as_a_part():
 
 def test_what_another_claim_explains_is_not_told_again():
     case = case_of(mislabelled)
-    assert told(case, covered={"car"}) == []
     assert told(case, explained=case.is_error) == []
+    parts = subclasses.find(case, np.zeros(case.n, bool))
+    assert (subclasses.explained(case, parts) == parts[0].errors).all()
+    # A part that is only hard explains nothing away.
+    hard = case_of(never_seen)
+    parts = subclasses.find(hard, np.zeros(hard.n, bool))
+    assert parts
+    assert not subclasses.explained(hard, parts).any()
+
+
+def test_classes_that_another_claim_speaks_of_get_no_notice():
+    fault, hard = case_of(mislabelled), case_of(never_seen)
+    nothing = np.zeros(fault.n, bool)
+    (found,) = subclasses.findings(fault, subclasses.find(fault, nothing), {"car"})
+    assert found.severity == "fault"
+    assert subclasses.findings(hard, subclasses.find(hard, nothing), {"car"}) == []
 
 
 def test_a_sound_model_has_no_part():
@@ -124,4 +141,4 @@ def test_a_sound_model_has_no_part():
 def test_nothing_is_said_where_the_vlm_may_not_judge():
     case = case_of(mislabelled)
     shared = Case(case.analysis, case.classes, case.concepts, is_independent=False)
-    assert subclasses.find(shared) == []
+    assert subclasses.find(shared, np.zeros(case.n, bool)) == []

@@ -102,7 +102,9 @@ def _measured(
         chosen, is_reference = limited(chosen, is_reference, config.limit)
     file.check_classes(model.class_names)
     backend = _vlm(inputs.vlm)
-    settings = Extraction(config.batch_size, config.max_failures, config.max_pixels)
+    settings = Extraction(
+        config.batch_size, config.max_failures, config.max_pixels, config.stages or ()
+    )
     folder = config.out / "embeddings"
     return measure_images(
         model, backend, (chosen, is_reference), folder, settings, progress

@@ -60,7 +60,7 @@ def test_a_class_that_loses_more_than_its_pictures_stands_out():
     model = vlm + 0.04 * (labels == 1) + rng.normal(0, 0.01, 100)
     compared = by_class(found(model, vlm), labels)
     first = compared[0]
-    assert [c.k for c in compared][0] == 1
+    assert first.k == 1
     assert first.difference == pytest.approx(0.04, abs=0.01)
     assert first.interval[0] < first.difference < first.interval[1]
     assert first.p_value < 1e-4
@@ -71,10 +71,10 @@ def test_a_class_that_loses_more_than_its_pictures_stands_out():
 def test_noise_alone_seldom_makes_a_class_stand_out():
     labels = np.repeat(np.arange(10), 25)
     n_false = 0
-    for seed in range(200):
+    for seed in range(60):
         noise = np.random.default_rng(seed).normal(0.1, 0.03, (2, 250))
         n_false += any(c.p_value <= 0.05 for c in by_class(found(*noise), labels))
-    assert n_false <= 18
+    assert n_false <= 7
 
 
 def test_too_few_images_or_classes_give_nothing():

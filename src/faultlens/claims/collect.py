@@ -23,7 +23,6 @@ from faultlens.claims.refit import Refit
 from faultlens.claims.wording import portion
 from faultlens.finding import Finding
 from faultlens.localize.gains import MIN_SHARE
-from faultlens.localize.subclasses import Subclass
 from faultlens.report.content import Status
 
 #: What training taught explains a refit if it explains this share of what the refit repairs.
@@ -42,13 +41,13 @@ def findings(case: Case) -> list[Finding]:
     fed, broken = inputs.inputs(case), [*drift.drift(case), *stages.stages(case, case.stages)]
     taken = cues.find(case)
     leaning = reliance.find(case, taken)
-    flipped, parts = flips.find(case), subclasses.find(case)
     by_cue = [*cues.findings(case, taken), *reliance.findings(case, leaning)]
     explained = _any(cues.explained(case, taken), [x.errors for x in leaning])
-    by_part = subclasses.findings(case, parts, set(), explained)
+    flipped, parts = flips.find(case), subclasses.find(case, explained)
+    by_part = subclasses.findings(case, parts, set())
     taught = [*by_cue, *flips.findings(case, flipped), *_faults(by_part)]
-    lacked = [p.group & case.is_error for p in parts if _is_told(case, p, by_part)]
-    explained = _any(explained, [*(x.errors for x in flipped), *lacked])
+    lacked = subclasses.explained(case, parts)
+    explained = _any(explained, [lacked, *(x.errors for x in flipped)])
     head = [] if _explains_refit(case, explained) else modules.head(case)
     encoder = modules.encoder(case)
     named = {f.subject for f in taught}
@@ -79,12 +78,6 @@ def _faults(found: Sequence[Finding]) -> list[Finding]:
 
 def _any(first: BoolArray, more: Sequence[BoolArray]) -> BoolArray:
     return np.asarray(np.logical_or.reduce([first, *more]))
-
-
-def _is_told(case: Case, part: Subclass, found: Sequence[Finding]) -> bool:
-    """Whether a fault speaks of the part's class."""
-    names = {f.subject for f in found if f.severity == "fault"}
-    return case.classes[part.k] in names
 
 
 def _size(finding: Finding) -> tuple[int, float]:

@@ -31,7 +31,7 @@ def inputs(case: Case) -> list[Finding]:
 
 def _preprocessing(case: Case, trials: InputTrials) -> list[Finding]:
     chosen = trials.chosen
-    if chosen is None or not chosen.is_fault:
+    if chosen is None or not chosen.is_fault or _is_perturbed(case, chosen):
         return []
     gain = chosen.gain
     now = _accuracy_now(case, chosen.rows)
@@ -56,6 +56,20 @@ def _preprocessing(case: Case, trials: InputTrials) -> list[Finding]:
             advice=_advice(case, trials, chosen),
         )
     ]
+
+
+def _is_perturbed(case: Case, chosen: InputTrial) -> bool:
+    """Whether most repaired errors are of one class, or hang on single pixels.
+
+    A wrong preprocessing harms many classes. What undoes a perturbation of one class's pictures is
+    no correction of the preprocessing.
+    """
+    e, places = case.analysis.evidence, _places(case, chosen.rows)
+    repaired = case.is_error[places] & (chosen.predictions == e.labels[places])
+    counts = np.bincount(e.labels[places][repaired], minlength=1)
+    errors = np.zeros(case.n, bool)
+    errors[places[repaired]] = True
+    return bool(counts.max() > counts.sum() / 2) or case.is_fragile(errors)
 
 
 def _accuracy_now(case: Case, rows: IntArray) -> float:

@@ -1,5 +1,6 @@
 """Claims about parts of a class that fail, told by the concepts that tell them apart."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,8 +12,7 @@ from faultlens.claims.groups import slug
 from faultlens.claims.wording import listing, portion
 from faultlens.finding import Finding
 from faultlens.localize.gains import MIN_SHARE
-from faultlens.localize.subclasses import Subclass
-from faultlens.localize.subclasses import subclasses as search
+from faultlens.localize.subclasses import Subclass, subclasses
 
 #: A part that training lacked or mislabelled holds at least this share of all that a refitted head
 #: repairs, and the refit repairs at least `MIN_SHARE` of its errors. Parts that are hard for sound
@@ -26,101 +26,112 @@ MAX_EXPLAINED = 0.5
 MOSTLY = 2 / 3
 
 
-def find(case: Case) -> list[Subclass]:
-    """Return the parts of classes that fail, with concepts counted among `seen_concepts`.
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """A part of a class that fails, with what a refitted head repairs of it.
 
-    As for cues, only images speak that the VLM itself reads rightly; none without a VLM.
+    Attributes:
+        found: The part, its concepts counted among `seen_concepts`.
+        errors: (n,) its errors.
+        repaired: Share of them that a refitted head repairs.
+        of_repairs: Share of all that it repairs, and no other claim explains, that lies here.
+        is_fragile: Whether small changes of the pictures undo most of its errors.
+    """
+
+    found: Subclass
+    errors: BoolArray
+    repaired: float
+    of_repairs: float
+    is_fragile: bool
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether training seems to have lacked or mislabelled it."""
+        is_concentrated = self.repaired >= MIN_SHARE and self.of_repairs >= MIN_OF_REPAIRS
+        # Errors strewn over the class, or hanging on single pixels, were not taught.
+        is_apart = self.found.errors.value >= MIN_RATIO * self.found.rest.value
+        return is_concentrated and is_apart and not (self.is_fragile or self.found.is_cue)
+
+
+def find(case: Case, explained: BoolArray) -> list[Part]:
+    """Return the parts of classes that fail and that no other claim explains.
+
+    As for cues, only images speak that the VLM itself reads rightly; none without a VLM. A part can
+    be hard for a sound model too, or for a broken encoder. What training failed to teach, a head
+    refitted on images that include it repairs, and little else.
+
+    Args:
+        case: The case.
+        explained: (n,) errors that another claim explains.
     """
     a, e = case.analysis, case.analysis.evidence
     seen, judged = a.seen_concepts, e.is_gated
     if not case.may_judge or not len(seen):
         return []
-    found = search(
+    repaired = e.is_error & judged & (e.refit == e.labels) & ~explained
+    rows = np.flatnonzero(judged)
+    parts = []
+    for s in subclasses(
         a.strengths_vlm[np.ix_(judged, seen)], e.labels[judged], e.predictions[judged],
         len(case.classes),
-    )  # fmt: skip
-    rows = np.flatnonzero(judged)
-    return [replace(s, group=np.isin(np.arange(case.n), rows[s.group])) for s in found]
+    ):  # fmt: skip
+        group = np.isin(np.arange(case.n), rows[s.group])
+        errors = group & e.is_error
+        if explained[errors].mean() <= MAX_EXPLAINED:
+            n = int((errors & repaired).sum())
+            share, of_all = n / int(errors.sum()), n / max(int(repaired.sum()), 1)
+            is_fragile = case.is_fragile(errors)
+            parts.append(Part(replace(s, group=group), errors, share, of_all, is_fragile))
+    return parts
 
 
-def findings(
-    case: Case, found: list[Subclass], covered: set[str], explained: BoolArray
-) -> list[Finding]:
-    """Claim each part that no other claim explains; a fault where training seems to have lacked it.
+def explained(case: Case, parts: Sequence[Part]) -> BoolArray:
+    """Return the errors of the parts that training lacked or mislabelled."""
+    out = np.zeros(case.n, bool)
+    for part in parts:
+        if part.is_fault:
+            out |= part.errors
+    return out
 
-    A part of a class can also be hard for a sound model, or for a broken encoder. What training
-    failed to teach, a head refitted on images that include it repairs, and little else.
+
+def findings(case: Case, parts: Sequence[Part], covered: set[str]) -> list[Finding]:
+    """Claim each part: faults of the training data first, then notices of what is hard.
 
     Args:
         case: The case.
-        found: From `find`.
-        covered: Classes that another claim speaks of.
-        explained: (n,) errors that another claim explains.
-
-    Returns:
-        Faults first, then notices.
+        parts: From `find`.
+        covered: Classes that another claim speaks of; no notice is added to those.
     """
-    e = case.analysis.evidence
-    repaired = e.is_error & e.is_gated & (e.refit == e.labels) & ~explained
-    told = []
-    for part in found:
-        errors = part.group & e.is_error
-        if case.classes[part.k] in covered or explained[errors].mean() > MAX_EXPLAINED:
-            continue
-        told.append(_finding(case, part, errors, _Repairs.of(errors, repaired)))
-    return sorted(told, key=lambda f: f.severity)
+    told = [p for p in parts if p.is_fault or case.classes[p.found.k] not in covered]
+    return sorted((_finding(case, part) for part in told), key=lambda f: f.severity)
 
 
-@dataclass(frozen=True, slots=True)
-class _Repairs:
-    """What a refitted head repairs of a part's errors.
-
-    Attributes:
-        share: Of the part's errors.
-        of_all: Of all that it repairs, on images that may speak, and no other claim explains.
-    """
-
-    share: float
-    of_all: float
-
-    @classmethod
-    def of(cls, errors: BoolArray, repaired: BoolArray) -> "_Repairs":
-        n = int((errors & repaired).sum())
-        return cls(n / int(errors.sum()), n / max(int(repaired.sum()), 1))
-
-    @property
-    def is_concentrated(self) -> bool:
-        return self.share >= MIN_SHARE and self.of_all >= MIN_OF_REPAIRS
-
-
-def _finding(case: Case, part: Subclass, errors: BoolArray, repairs: _Repairs) -> Finding:
-    label = case.classes[part.k]
-    names = [case.concepts[case.analysis.seen_concepts[c]] for c in part.concepts]
-    sides = ["with" if is_with else "without" for is_with in part.presence]
+def _finding(case: Case, part: Part) -> Finding:
+    s, label = part.found, case.classes[part.found.k]
+    names = [case.concepts[case.analysis.seen_concepts[c]] for c in s.concepts]
+    sides = ["with" if is_with else "without" for is_with in s.presence]
     which = listing([f"{side} {name}" for side, name in zip(sides, names, strict=True)])
-    # Errors strewn over the class, or hanging on single pixels, were not taught.
-    is_apart = part.errors.value >= MIN_RATIO * part.rest.value and not case.is_fragile(errors)
-    is_fault = repairs.is_concentrated and is_apart and not part.is_cue
     return Finding(
         id=f"subclass-{slug(label)}-{'-'.join(map(slug, names))}",
-        kind="localization.data" if is_fault else "concepts.subclass",
-        severity="fault" if is_fault else "notice",
+        kind="localization.data" if part.is_fault else "concepts.subclass",
+        severity="fault" if part.is_fault else "notice",
         subject=label,
-        claim=f"{_what(case, part, label, which)}; {_why(case, part, which, repairs, is_fault)}",
-        statistic=part.errors.value - part.rest.value,
-        interval=part.gap,
-        n=part.errors.n + part.rest.n,
-        confidence=_confidence(part, repairs, is_fault),
+        claim=f"{_what(case, s, label, which)}; {_why(case, part, which)}",
+        statistic=s.errors.value - s.rest.value,
+        interval=s.gap,
+        n=s.errors.n + s.rest.n,
+        # Of a fault, 1/2 where the refit just speaks for it; else that the part fails at all.
+        confidence=1 - 0.5 * MIN_OF_REPAIRS / part.of_repairs if part.is_fault else 1 - s.p_value,
         evidence=case.evidence(
-            errors,
+            part.errors,
             "error rate above the rest of the class",
-            case.changed(errors),
+            case.changed(part.errors),
             classes=[label],
             subclass_concept=names[0],
             presence=sides[0],
-            **_numbers(case, part, repairs, list(zip(names, sides, strict=True))),
+            **_numbers(case, part, list(zip(names, sides, strict=True))),
         ),
-        advice=_advice(label, which, case.classes[part.called], is_fault),
+        advice=_advice(label, which, case.classes[s.called], part.is_fault),
     )
 
 
@@ -137,47 +148,37 @@ def _what(case: Case, part: Subclass, label: str, which: str) -> str:
     )
 
 
-def _why(case: Case, part: Subclass, which: str, repairs: _Repairs, is_fault: bool) -> str:
-    if part.is_cue:
+def _why(case: Case, part: Part, which: str) -> str:
+    called, drawn = case.classes[part.found.called], part.found.drawn.value
+    if part.found.is_cue:
         return (
-            f"other classes {which} are called {case.classes[part.called]} too, "
-            f"{portion(part.drawn.value)} more often than else: less a part of this class than a "
-            "cue."
+            f"other classes {which} are called {called} too, {portion(drawn)} more often than "
+            "else: less a part of this class than a cue."
         )
-    repaired = f"a refitted head repairs {portion(repairs.share)} of these errors"
-    if is_fault:
-        called = case.classes[part.called]
-        alone = (
-            "" if np.isnan(part.drawn.value) else f"no other class {which} is drawn to {called}, "
-        )
-        alone = f"{alone}and " if alone else ""
+    repaired = f"a refitted head repairs {portion(part.repaired)} of these errors"
+    if part.is_fault:
+        alone = "" if np.isnan(drawn) else f"no other class {which} is drawn to {called}, and "
         return f"{alone}{repaired}: the training data lacked or mislabelled them."
     return (
-        f"{repaired}, {portion(repairs.of_all)} of all that it repairs: a part that this model "
+        f"{repaired}, {portion(part.of_repairs)} of all that it repairs: a part that this model "
         "finds hard, for whatever reason."
     )
 
 
-def _confidence(part: Subclass, repairs: _Repairs, is_fault: bool) -> float:
-    """That the part fails at all; of a fault, 1/2 where the refit just speaks for it."""
-    return 1 - 0.5 * MIN_OF_REPAIRS / repairs.of_all if is_fault else 1 - part.p_value
-
-
-def _numbers(
-    case: Case, part: Subclass, repairs: _Repairs, concepts: list[tuple[str, str]]
-) -> dict[str, Any]:
+def _numbers(case: Case, part: Part, concepts: list[tuple[str, str]]) -> dict[str, Any]:
+    s = part.found
     return {
         "subclass": [{"concept": name, "presence": side} for name, side in concepts],
-        "called": case.classes[part.called],
-        "errors": part.errors._asdict(),
-        "errors_rest": part.rest._asdict(),
-        "share": part.share._asdict(),
-        "share_rest": part.share_rest._asdict(),
-        "drawn": part.drawn._asdict(),
-        "is_cue": part.is_cue,
-        "repaired_by_refit": repairs.share,
-        "share_of_repairs": repairs.of_all,
-        "p_value": part.p_value,
+        "called": case.classes[s.called],
+        "errors": s.errors._asdict(),
+        "errors_rest": s.rest._asdict(),
+        "share": s.share._asdict(),
+        "share_rest": s.share_rest._asdict(),
+        "drawn": s.drawn._asdict(),
+        "is_cue": s.is_cue,
+        "repaired_by_refit": part.repaired,
+        "share_of_repairs": part.of_repairs,
+        "p_value": s.p_value,
     }
 
 

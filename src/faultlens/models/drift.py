@@ -27,9 +27,10 @@ class NormDrift:
         return max(self.shift, self.stretch)
 
 
-#: Layers of sound networks on images like those of training stay below 0.1; with a stage
-#: re-initialised, statistics lost or channels scaled, the first layer after it shows 0.3 and more.
-MIN_DRIFT = 0.2
+#: Layers of sound networks on images like those of training stay below 0.1, on recompressed ones
+#: below 0.22 (a ResNet-20 on CIFAR-10 JPEG); with a stage re-initialised, statistics lost or
+#: channels scaled, the first layer after it shows 0.3 and more.
+MIN_DRIFT = 0.25
 
 
 def first_break(drifts: Sequence[NormDrift]) -> int | None:
