@@ -8,10 +8,9 @@ classifier's concepts hang on something else than what the picture shows.
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 from scipy import stats as sps
 
-from faultlens.arrays import BoolArray, FloatArray, IntArray, Strengths
+from faultlens.arrays import BoolArray, FloatArray, IntArray
 from faultlens.errors import ShapeError
 from faultlens.heatmaps import MIN_IMAGES
 from faultlens.stats import holm
@@ -44,7 +43,7 @@ class Consistency:
         return np.asarray(self.model - self.vlm)
 
 
-def inconsistency(own: Strengths, views: Float[np.ndarray, "A N C"]) -> FloatArray:
+def inconsistency(own: FloatArray, views: FloatArray) -> FloatArray:
     """Return the share of concept pairs that a change reverses, mean over changes.
 
     Args:
