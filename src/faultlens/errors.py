@@ -3,9 +3,13 @@
     FaultlensError
     ├── InputError (ValueError)       something given is wrong
     │   ├── ShapeError                an array has the wrong shape, type or values
-    │   └── ImageError                a file is not a picture that can be decoded
+    │   ├── ImageError                a file is not a picture that can be decoded
+    │   └── SpecError                 a specification is wrong
+    │       ├── SpecSyntaxError       it cannot be read; the message shows line and caret
+    │       └── SpecNameError         it names a class, concept or region that is not known
     ├── InsufficientDataError         too few images for any statement
     ├── NotFittedError                fit() first
+    ├── SolverError                   a solver broke down; no verdict
     ├── StoreError                    a file of a session is missing or damaged
     └── MissingDependencyError (ImportError)   an extra is not installed
 
@@ -30,6 +34,22 @@ class ShapeError(InputError):
 
 class ImageError(InputError):
     """A file is not a picture that can be decoded."""
+
+
+class SpecError(InputError):
+    """A specification is wrong."""
+
+
+class SpecSyntaxError(SpecError):
+    """A specification cannot be read; the message shows line, column and caret."""
+
+
+class SpecNameError(SpecError):
+    """A specification names a class, concept, macro or region that is not known."""
+
+
+class SolverError(FaultlensError):
+    """A solver broke down; no verdict."""
 
 
 class InsufficientDataError(FaultlensError):
