@@ -26,14 +26,28 @@ def pictures(n: int = 900, seed: int = 3):
     return ImageSource.from_arrays(pixels, labels, CLASSES)
 
 
-def taught_sky():
-    """A classifier whose score of car follows the sky; its encoder is sound."""
+def pushed():
+    """A sound encoder, and a head whose row of car follows the sky."""
     model = healthy()
-    mix = np.linalg.pinv(model.mix)[CONCEPTS.index("sky")]
-    weight = model.head.weight.copy()
-    weight -= np.outer(weight @ mix, mix) / (mix @ mix)  # others do not listen to it
-    weight[CLASSES.index("car")] += 40 * mix
+    weight, reading = model.head.weight.copy(), sky_reading(model)
+    weight -= np.outer(weight @ reading, reading) / (reading @ reading)  # others do not listen
+    weight[CLASSES.index("car")] += 40 * reading
     return type(model)(model.mix, Head((weight.astype(np.float32),), (model.head.bias,)))
+
+
+def sky_reading(model):
+    """The direction along which embeddings carry the sky."""
+    return np.linalg.pinv(model.mix)[CONCEPTS.index("sky")]
+
+
+def taught_sky():
+    """The very same logits from an encoder that makes much of the sky, and a head of even rows."""
+    model = pushed()
+    u = sky_reading(healthy())
+    along = np.outer(u, u) / (u @ u)
+    stretch, shrink = np.eye(len(u)) + 39 * along, np.eye(len(u)) - (39 / 40) * along
+    head = Head(((model.head.weight @ shrink).astype(np.float32),), (model.head.bias,))
+    return type(model)((stretch @ model.mix).astype(np.float32), head)
 
 
 def test_the_cue_is_the_first_finding(tmp_path):
@@ -50,6 +64,17 @@ def test_the_cue_is_the_first_finding(tmp_path):
         f["prediction"] != f["label"] for f in session.images
     )
     assert not any(f.kind == "localization.head" for f in session.findings)
+
+
+def test_a_row_that_training_does_not_leave_is_a_fault_of_the_head(tmp_path):
+    session = DebugSession.run(
+        pushed(), images=pictures(), vlm=CellVlm(), concepts=concepts(), out=tmp_path / "out"
+    )
+    first = session.findings[0]
+    assert first.kind == "localization.head"
+    assert first.evidence["long_rows"]["car"] > 2
+    assert " Rows longer than the median one: car (" in first.claim
+    assert not any("cue" in f.evidence for f in session.findings)
 
 
 def test_a_sound_model_on_the_same_pictures_takes_nothing_for_a_class(tmp_path):

@@ -53,8 +53,10 @@ def measured(seen: Observed, subject: Subject | None, rows: np.ndarray | None = 
 def checks(subject: Subject, seen: Observed, m: Measurements) -> dict:
     """The checks that run the model again, as a run makes them."""
     source = ImageSource.from_arrays(subject.pixels, seen.labels, CLASSES)
+    drifts = rerun.drifts(subject.model, source)
     return {
-        "drifts": rerun.drifts(subject.model, source),
+        "drifts": drifts,
+        "channels": rerun.channels(subject.model, source, drifts, np.arange(len(source))),
         "vanishing": rerun.vanishing(subject.model, source, seen.labels, seen.predictions),
         "input_trials": check_inputs(subject.model, source, m, batch_size=64),
     }
@@ -194,8 +196,14 @@ def stability(given: Measured, words: Vocabulary, instance: Instance) -> float |
             is_reference=m.is_reference[rows],
         )  # fmt: skip
         vanishing = None if given.vanishing is None else given.vanishing[rows]
+        channels = given.channels
+        if channels is not None:
+            channels = replace(channels, pooled=channels.pooled[rows])
         # What was tried on the inputs speaks of rows that a resample moves.
-        changed = {"measurements": drawn, "vanishing": vanishing, "input_trials": None}
+        changed = {
+            "measurements": drawn, "vanishing": vanishing, "channels": channels,
+            "input_trials": None,
+        }  # fmt: skip
         again = diagnosed(replace(given, **changed), words)[-1]
         sets.append(frozenset(again.concepts[:3]))
     return jaccard(sets)

@@ -22,7 +22,7 @@ from faultlens.errors import InputError
 from faultlens.input_check import check_inputs
 from faultlens.localize.inputs import InputTrials
 from faultlens.models.classifier import Classifier
-from faultlens.models.drift import NormDrift
+from faultlens.models.drift import ChannelScales, NormDrift
 from faultlens.models.head import Head
 from faultlens.models.stages import watch
 from faultlens.vlm.backend import VlmBackend
@@ -45,6 +45,7 @@ class Measured:
         drifts: Of the classifier's normalisation layers; empty where they are not known.
         vanishing: (N,) 1 for errors that vanish under small changes of the picture, 0 for those
             that stay, -1 for images not asked about; None where nothing was asked.
+        channels: At what sizes channels arrive where the encoder breaks; None where not known.
         input_trials: Other ways to feed the classifier; None where none was tried.
         models: Both, to be asked again; None for features.
         failures: Files that could not be read, with the reason.
@@ -61,6 +62,7 @@ class Measured:
     is_independent: bool
     drifts: tuple[NormDrift, ...] = ()
     vanishing: IntArray | None = None
+    channels: ChannelScales | None = None
     input_trials: InputTrials | None = None
     models: tuple[Classifier, VlmBackend] | None = None
     failures: Mapping[str, str] = field(default_factory=dict)
@@ -210,9 +212,11 @@ def _reruns(
     analysed, predictions = source.select(rows), m.logits[rows].argmax(axis=1)
     vanishing = np.full(len(m.labels), -1, np.int8)
     vanishing[rows] = rerun.vanishing(model, analysed, m.labels[rows], predictions)
+    drifts = rerun.drifts(model, analysed)
     return {
-        "drifts": rerun.drifts(model, analysed),
+        "drifts": drifts,
         "vanishing": vanishing,
+        "channels": rerun.channels(model, source, drifts, rows),
         "input_trials": check_inputs(
             model, source, m, batch_size=batch_size, progress=partial(progress, "input check")
         ),

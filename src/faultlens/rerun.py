@@ -1,6 +1,7 @@
 """Rerun: checks that put a sample of the images through the classifier once more."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,11 @@ from scipy import special
 from faultlens.arrays import FloatArray, IntArray
 from faultlens.data.images import ImageSource
 from faultlens.models.classifier import Classifier
-from faultlens.models.drift import NormDrift
+from faultlens.models.drift import ChannelScales, NormDrift, first_break
 
 N_IMAGES = 256
+#: Images whose channels are read where a layer breaks.
+N_CHANNEL_IMAGES = 1000
 _BATCH = 32
 #: Errors that are looked at again under small changes.
 N_ERRORS = 200
@@ -40,11 +43,37 @@ def drifts(model: Classifier, source: ImageSource) -> tuple[NormDrift, ...]:
     """
     read: Callable[[Iterable[FloatArray]], list[NormDrift]] | None
     read = getattr(model, "norm_drift", None)
-    return () if read is None else tuple(read(_batches(model, source)))
+    return () if read is None else tuple(read(_batches(model, source, sample(len(source)))))
 
 
-def _batches(model: Classifier, source: ImageSource) -> Iterator[FloatArray]:
-    rows: Any = sample(len(source))
+def channels(
+    model: Classifier, source: ImageSource, found: Sequence[NormDrift], among: IntArray
+) -> ChannelScales | None:
+    """Return at what sizes channels arrive where the encoder breaks.
+
+    Args:
+        model: Any classifier; only live PyTorch modules know their layers.
+        source: N images.
+        found: From `drifts`.
+        among: Rows of the images that may be read.
+
+    Returns:
+        `pooled` has N rows, NaN where an image was not read; None where no layer breaks, or where
+        the sizes cannot be solved for.
+    """
+    place, read = first_break(found), getattr(model, "channel_scales", None)
+    if place is None or read is None:
+        return None
+    rows = among[sample(len(among), N_CHANNEL_IMAGES)]
+    scales: ChannelScales | None = read(list(_batches(model, source, rows)), found[place].layer)
+    if scales is None:
+        return None
+    pooled = np.full((len(source), len(scales.factors)), np.nan)
+    pooled[rows] = scales.pooled
+    return replace(scales, pooled=pooled)
+
+
+def _batches(model: Classifier, source: ImageSource, rows: Any) -> Iterator[FloatArray]:
     for start in range(0, len(rows), _BATCH):
         yield np.stack([model.prepare(source.load(int(i))) for i in rows[start : start + _BATCH]])
 

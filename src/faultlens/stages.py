@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from faultlens.measure import (
     select,
 )  # fmt: skip
 from faultlens.models.classifier import Classifier
+from faultlens.models.drift import ChannelScales
 from faultlens.models.load import load_model
 from faultlens.report.html import render
 from faultlens.vlm.backend import VlmBackend
@@ -157,7 +158,13 @@ def case_of(measured: Measured, vocabulary: Vocabulary, analysis: Analysis) -> C
         measured.input_trials,
         _stages(measured, vocabulary, analysis),
         _consistency(measured, vocabulary, analysis),
+        _channels(measured, analysis),
     )
+
+
+def _channels(measured: Measured, analysis: Analysis) -> ChannelScales | None:
+    found = measured.channels
+    return None if found is None else replace(found, pooled=found.pooled[analysis.rows])
 
 
 def _consistency(

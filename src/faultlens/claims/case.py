@@ -18,11 +18,18 @@ from faultlens.localize.gains import Gain, Meaning, encoder_gaps, head_gains, me
 from faultlens.localize.inputs import InputTrials
 from faultlens.localize.responsible import ResponsibleConcept, View
 from faultlens.localize.verdict import Shares, shares
-from faultlens.models.drift import NormDrift, first_break
+from faultlens.models.drift import ChannelScales, NormDrift, first_break
+from faultlens.models.head import Head
 
 #: Errors of which this share vanishes under small changes are no head fault. Natural errors show
 #: 0.3 to 0.45, those of swapped or noisy heads 0 to 0.35, perturbed pictures 0.4 to 0.8.
 MIN_FRAGILE = 0.45
+#: Errors of which more vanish were not taught: of parts of classes that training lacked or
+#: mislabelled at most 0.29 do, of perturbed pictures nearly always more than this.
+MAX_TAUGHT_FRAGILE = 0.30
+#: A head row is long if it is so many times as long as the median row. Rows of trained heads stay
+#: below 1.25, with learnt cues in them too; one pushed along a concept passes 2.8.
+LONG = 2.0
 #: Images and concepts shown with a claim.
 N_IMAGES = 12
 N_CONCEPTS = 8
@@ -47,6 +54,7 @@ class Case:
         input_trials: Other ways to feed the network; None where none was tried.
         stages: The encoder stage by stage; None where none was named.
         consistency: How strengths change with the pictures; None where it was not asked.
+        channels: At what sizes channels arrive where the encoder breaks; None where not known.
         head_gains: What a refitted head would gain: over all images first, then by class.
         encoder_gaps: What the VLM is ahead of the best linear head; empty where it may not judge.
         meaning: Whether repaired errors carry the right meaning; None where too few can be judged.
@@ -65,6 +73,7 @@ class Case:
     input_trials: InputTrials | None = None
     stages: Stages | None = None
     consistency: Consistency | None = None
+    channels: ChannelScales | None = None
     head_gains: tuple[Gain, ...] = field(init=False)
     encoder_gaps: tuple[Gain, ...] = field(init=False)
     meaning: Meaning | None = field(init=False)
@@ -101,6 +110,24 @@ class Case:
         """Whether the errors of a group are of the pixels' making, not of the head's."""
         vanished, n = self.fragile(group)
         return n >= MIN_IMAGES and vanished / n >= MIN_FRAGILE
+
+    def may_be_taught(self, group: BoolArray) -> bool:
+        """Whether the errors of a group stay under small changes, as those do that were taught."""
+        vanished, n = self.fragile(group)
+        return n < MIN_IMAGES or vanished / n < MAX_TAUGHT_FRAGILE
+
+    @property
+    def long_rows(self) -> dict[int, float]:
+        """Classes whose head row is far longer than the others', with how many times as long.
+
+        Training does not leave such rows, whatever it taught: the head was changed.
+        """
+        head = None if self.erasure is None else self.erasure.head
+        if not isinstance(head, Head) or not head.is_linear:
+            return {}
+        length = np.linalg.norm(head.weight, axis=1)
+        ratio = length / max(float(np.median(length)), 1e-12)
+        return {int(k): float(ratio[k]) for k in np.flatnonzero(ratio >= LONG)}
 
     @property
     def n(self) -> int:

@@ -33,7 +33,8 @@ def findings(case: Case) -> list[Finding]:
     """Return every claim: what explains the errors first, then faults of groups, then notices.
 
     A wrong input and a broken encoder are told before all else, since every later test only sees
-    what they leave.
+    what they leave; what training taught is then not told at all: a network that is wrongly fed
+    leans on concepts that its training never tied to a class.
     What training taught (cues, flipped labels, parts of classes that it lacked) is told before the
     module that carries it, where it explains a third of the errors or no module is at fault: the
     encoder and the head of a model that learnt a cue differ from sound ones too.
@@ -45,7 +46,8 @@ def findings(case: Case) -> list[Finding]:
     explained = _any(cues.explained(case, taken), [x.errors for x in leaning])
     flipped, parts = flips.find(case), subclasses.find(case, explained)
     by_part = subclasses.findings(case, parts, set())
-    taught = [*by_cue, *flips.findings(case, flipped), *_faults(by_part)]
+    is_known = any(f.severity == "fault" for f in (*fed, *broken))
+    taught = [] if is_known else [*by_cue, *flips.findings(case, flipped), *_faults(by_part)]
     lacked = subclasses.explained(case, parts)
     explained = _any(explained, [lacked, *(x.errors for x in flipped)])
     head = [] if _explains_refit(case, explained) else modules.head(case)

@@ -22,7 +22,8 @@ def find(case: Case) -> list[Cue]:
     """Return the cues of a case, with concepts counted among `seen_concepts`; none without a VLM.
 
     Only images that the VLM itself reads rightly speak: where it too sees the other class, the
-    picture may be what is ambiguous.
+    picture may be what is ambiguous. Where a class's head row is far too long, the head was changed:
+    what it follows then was not taught.
     """
     a, e = case.analysis, case.analysis.evidence
     seen, judged = a.seen_concepts, e.is_gated
@@ -32,8 +33,12 @@ def find(case: Case) -> list[Cue]:
         a.strengths_vlm[np.ix_(judged, seen)], e.labels[judged], e.predictions[judged],
         len(case.classes),
     )  # fmt: skip
-    rows = np.flatnonzero(judged)
-    return [replace(c, errors=np.isin(np.arange(case.n), rows[c.errors])) for c in found]
+    rows, long = np.flatnonzero(judged), case.long_rows
+    return [
+        replace(c, errors=np.isin(np.arange(case.n), rows[c.errors]))
+        for c in found
+        if c.k not in long
+    ]
 
 
 def explained(case: Case, found: Sequence[Cue]) -> BoolArray:

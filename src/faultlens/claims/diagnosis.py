@@ -90,7 +90,8 @@ def _named(finding: Finding) -> Iterator[str]:
     for key in ("cue", "subclass_concept"):
         if key in e:
             yield str(e[key])
-    yield from (str(c["concept"]) for c in e.get("flip_concepts", []))
+    for key in ("channel_concepts", "splitting"):
+        yield from (str(c["concept"]) for c in e.get(key, []))
     if finding.kind == "localization.head":
         yield from (str(c["concept"]) for c in e["concepts"])
 

@@ -2,21 +2,14 @@
 
 import numpy as np
 
+from faultlens.claims import confusion
 from faultlens.claims.case import Case
 from faultlens.claims.wording import listing, portion
 from faultlens.finding import Finding
-from faultlens.localize.cues import present
-from faultlens.localize.flips import Flip, FlipConcept, flip_concepts, flips
-from faultlens.stats import auroc
+from faultlens.localize.flips import Flip, flips
 
 #: A class that is mostly called another was not mislabelled now and then; something exchanges it.
 MAX_RATE = 0.5
-#: Flips belong to a subclass where a concept makes at least this difference, as a share of the mean
-#: rate. Where
-#: flips are fewer with a concept it must be larger: whatever makes images harder to read lowers
-#: every probability.
-MIN_MORE, MIN_LESS = 0.2, 0.5
-_N_CONCEPTS = 3
 
 
 def find(case: Case) -> list[Flip]:
@@ -30,34 +23,30 @@ def findings(case: Case, found: list[Flip]) -> list[Finding]:
     return [_finding(case, flip) for flip in found]
 
 
-def concepts(case: Case, flip: Flip) -> tuple[list[FlipConcept], list[str]]:
-    """Return the concepts that flips go with inside their class, and those that tell both apart."""
-    a, seen = case.analysis, case.analysis.seen_concepts
-    if not len(seen) or not a.class_validity.is_usable:
-        return [], []
-    s = a.strengths_vlm[:, seen]
-    inside = [
-        c
-        for c in flip_concepts(flip, present(s))
-        if not -MIN_LESS * flip.rate < c.difference < MIN_MORE * flip.rate
-    ]
-    both = np.isin(a.evidence.labels, [flip.label, flip.given])
-    areas = auroc(s[both], a.evidence.labels[both] == flip.given)
-    order = np.argsort(-np.abs(areas - 0.5), kind="stable")
-    return inside, [case.concepts[seen[c]] for c in order[:_N_CONCEPTS]]
+def _halves(case: Case, flip: Flip, concept: str) -> tuple[float, float]:
+    """Mean probability of the given class, in the half of images with most of a concept, and else.
+
+    Both among the images of the class.
+    """
+    strength = case.analysis.strengths_vlm[flip.images, case.concepts.index(concept)]
+    upper = strength > np.median(strength)
+    return float(flip.probability[upper].mean()), float(flip.probability[~upper].mean())
 
 
 def _finding(case: Case, flip: Flip) -> Finding:
     label, given = case.classes[flip.label], case.classes[flip.given]
-    inside, apart = concepts(case, flip)
-    names = [case.concepts[case.analysis.seen_concepts[c.concept]] for c in inside]
+    splitting = confusion.splitting(case, flip.label, flip.given)
+    apart = confusion.apart(case, flip.label, flip.given)
     n_errors = int(flip.errors.sum())
     said = side = ""
-    if inside:
-        side = "with" if inside[0].difference > 0 else "without"
-        with_, without = portion(inside[0].with_concept), portion(inside[0].without_concept)
-        high, low = (with_, without) if side == "with" else (without, with_)
-        said = f" It is {high} {side} {names[0]}, against {low} else."
+    if splitting:
+        first, r = str(splitting[0]["concept"]), splitting[0]["correlation"]
+        most, least = _halves(case, flip, first)
+        side = f"{'with' if r < 0 else 'without'} {first}"
+        said = (
+            f" In the half of them with most {first} it gives {portion(most)} on average, in the "
+            f"other {portion(least)}."
+        )
     elif apart:
         said = f" {listing(apart)} tell the two apart."
     return Finding(
@@ -81,20 +70,12 @@ def _finding(case: Case, flip: Flip) -> Finding:
             case.changed(flip.errors),
             classes=[label, given],
             flip={"label": label, "given": given, "floor": flip.floor, "low": flip.floor_low},
-            flip_concepts=[
-                {
-                    "concept": name,
-                    "with": c.with_concept,
-                    "without": c.without_concept,
-                    "p_value": c.p_value,
-                }
-                for name, c in zip(names, inside, strict=True)
-            ],
+            splitting=splitting,
             apart=apart,
         ),
         advice=(
             f"Look through the training labels of {given} for images of {label}"
-            + (f", first those {side} {names[0]}" if inside else "")
+            + (f", first those {side}" if side else "")
             + "; correct them and train again, or refit the head on clean labels."
         ),
     )

@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from faultlens.arrays import BoolArray
+from faultlens.claims import confusion
 from faultlens.claims.case import Case
 from faultlens.claims.wording import portion, words
 from faultlens.finding import Finding
@@ -77,6 +78,7 @@ def _finding(case: Case, gap: Gap, group: BoolArray, kind: str, rest: str) -> Fi
             f"error rate above {rest}",
             concepts,
             group=kind,
+            **confusion.of_errors(case, errors),
             classes=[case.classes[label]],
             p_value=gap.p_value,
         ),

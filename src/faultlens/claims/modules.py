@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from faultlens.arrays import BoolArray
+from faultlens.claims import confusion
 from faultlens.claims.case import MIN_FRAGILE, Case
 from faultlens.claims.refit import Refit
 from faultlens.claims.wording import confused, listing, portion, words
@@ -48,7 +50,7 @@ def _head_fault(case: Case, refit: Refit, meaning: Meaning) -> Finding:
         claim=(
             f"The head misreads good embeddings{refit.where}: refitting it alone repairs "
             f"{int(refit.repaired.sum())} of {int(e.is_error.sum())} errors and breaks "
-            f"{int((~e.is_error & (e.refit != e.labels)).sum())} other images."
+            f"{int((~e.is_error & (e.refit != e.labels)).sum())} other images.{_long(case)}"
         ),
         statistic=main.gain,
         interval=main.interval,
@@ -66,6 +68,11 @@ def _head_fault(case: Case, refit: Refit, meaning: Meaning) -> Finding:
     )
 
 
+def _long(case: Case) -> str:
+    told = [f"{case.classes[k]} ({ratio:.1f} times)" for k, ratio in case.long_rows.items()]
+    return f" Rows longer than the median one: {listing(told)}." if told else ""
+
+
 def _head_evidence(case: Case, refit: Refit, meaning: Meaning) -> dict[str, Any]:
     e, classes = case.analysis.evidence, case.classes
     # The concepts of the classes that gain most, each beside its class.
@@ -79,6 +86,7 @@ def _head_evidence(case: Case, refit: Refit, meaning: Meaning) -> dict[str, Any]
         refit.statistic,
         [concept for _, concept in weighed],
         classes=[classes[k] for k in refit.classes],
+        long_rows={classes[k]: ratio for k, ratio in case.long_rows.items()},
         gains=[
             {"class": classes[k], "gain": g.gain, "interval": g.interval, "n": g.n}
             for k, g in refit.classes.items()
@@ -120,12 +128,19 @@ def _fragile(case: Case, refit: Refit) -> Finding:
             "share of errors that vanish under small changes",
             case.changed(refit.repaired),
             classes=names,
+            **_apart(case, refit.repaired),
         ),
         advice=(
             "Look at these pictures at the level of pixels; train with perturbed ones, or average "
             "over changed copies of a picture where it matters."
         ),
     )
+
+
+def _apart(case: Case, errors: BoolArray) -> dict[str, Any]:
+    """What was made of what: concepts that tell the two classes of the main confusion apart."""
+    pair = confusion.main_confusion(case, errors)
+    return {} if pair is None else {"apart": confusion.apart(case, *pair)}
 
 
 def _undecided(case: Case, refit: Refit) -> Finding:
@@ -274,7 +289,7 @@ def _gap(case: Case) -> list[Finding]:
             confidence=1 - rate if np.isfinite(rate) else 0.5,
             evidence=case.evidence(
                 missed, "accuracy of the VLM above the best linear head", concepts,
-                p_value=overall.p_value,
+                p_value=overall.p_value, **confusion.of_errors(case, missed & e.is_error),
             ),
             advice=(
                 "A new linear head does not help. Train the encoder longer or on more varied "

@@ -37,6 +37,7 @@ def find(case: Case, cues: Sequence[Cue]) -> list[Leaning]:
     seen, judged = a.seen_concepts, e.is_gated
     if not case.may_judge or not len(seen):
         return []
+    long = case.long_rows
     known = {(c.k, int(seen[c.concept])) for c in cues}
     presence = np.zeros((case.n, len(seen)), bool)
     presence[judged] = present(a.strengths_vlm[np.ix_(judged, seen)])
@@ -46,7 +47,7 @@ def find(case: Case, cues: Sequence[Cue]) -> list[Leaning]:
         concept = int(seen[r.concept])
         there, is_k, called = presence[:, r.concept], e.labels == r.k, e.predictions == r.k
         errors = judged & ((~is_k & called & there) | (is_k & ~called & ~there))
-        if (r.k, concept) in known or errors.sum() < MIN_IMAGES:
+        if (r.k, concept) in known or r.k in long or errors.sum() < MIN_IMAGES:
             continue
         whole = Reliance(concept, r.k, r.attracted, r.own, r.z)
         found.append(Leaning(whole, errors))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from faultlens.arrays import BoolArray
+from faultlens.claims import confusion
 from faultlens.claims.case import Case
 from faultlens.claims.groups import slug
 from faultlens.claims.wording import listing, portion
@@ -20,6 +21,8 @@ from faultlens.localize.subclasses import Subclass, subclasses
 MIN_OF_REPAIRS = 0.40
 #: A part that training lacked fails so many times as often as the rest of its class.
 MIN_RATIO = 2.0
+#: Where nearly all that a refit repairs lies in one part, the rest of the class may fail too.
+MIN_OF_REPAIRS_ALONE, MIN_RATIO_ALONE = 0.60, 1.3
 #: Errors that are mostly explained by another claim are not told again.
 MAX_EXPLAINED = 0.5
 #: One answer to at least this share of a part's errors is told as what the part is called.
@@ -35,22 +38,23 @@ class Part:
         errors: (n,) its errors.
         repaired: Share of them that a refitted head repairs.
         of_repairs: Share of all that it repairs, and no other claim explains, that lies here.
-        is_fragile: Whether small changes of the pictures undo most of its errors.
+        may_be_taught: Whether its errors stay under small changes of the pictures.
     """
 
     found: Subclass
     errors: BoolArray
     repaired: float
     of_repairs: float
-    is_fragile: bool
+    may_be_taught: bool
 
     @property
     def is_fault(self) -> bool:
         """Whether training seems to have lacked or mislabelled it."""
         is_concentrated = self.repaired >= MIN_SHARE and self.of_repairs >= MIN_OF_REPAIRS
         # Errors strewn over the class, or hanging on single pixels, were not taught.
-        is_apart = self.found.errors.value >= MIN_RATIO * self.found.rest.value
-        return is_concentrated and is_apart and not (self.is_fragile or self.found.is_cue)
+        least = MIN_RATIO if self.of_repairs < MIN_OF_REPAIRS_ALONE else MIN_RATIO_ALONE
+        is_apart = self.found.errors.value >= least * self.found.rest.value
+        return is_concentrated and is_apart and self.may_be_taught and not self.found.is_cue
 
 
 def find(case: Case, explained: BoolArray) -> list[Part]:
@@ -80,8 +84,8 @@ def find(case: Case, explained: BoolArray) -> list[Part]:
         if explained[errors].mean() <= MAX_EXPLAINED:
             n = int((errors & repaired).sum())
             share, of_all = n / int(errors.sum()), n / max(int(repaired.sum()), 1)
-            is_fragile = case.is_fragile(errors)
-            parts.append(Part(replace(s, group=group), errors, share, of_all, is_fragile))
+            is_taught = case.may_be_taught(errors)
+            parts.append(Part(replace(s, group=group), errors, share, of_all, is_taught))
     return parts
 
 
@@ -129,6 +133,7 @@ def _finding(case: Case, part: Part) -> Finding:
             classes=[label],
             subclass_concept=names[0],
             presence=sides[0],
+            splitting=confusion.splitting(case, s.k, s.called),
             **_numbers(case, part, list(zip(names, sides, strict=True))),
         ),
         advice=_advice(label, which, case.classes[s.called], part.is_fault),

@@ -13,7 +13,6 @@ from scipy import special
 from scipy import stats as sps
 
 from faultlens.arrays import BoolArray, FloatArray, IntArray
-from faultlens.heatmaps import MIN_IMAGES
 
 #: The floor is this quantile of the probabilities.
 QUANTILE = 0.10
@@ -115,43 +114,3 @@ def _rank(n: int) -> int | None:
     """
     rank = int(sps.binom.ppf(_LEVEL, n, QUANTILE)) - 1
     return rank if rank >= 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class FlipConcept:
-    """How flips go with a concept inside their class.
-
-    Attributes:
-        concept: Index.
-        difference: Mean probability of the given class with the concept minus without it.
-        with_concept: Mean with it.
-        without_concept: Mean without it.
-        p_value: Welch's test, after Bonferroni over the concepts.
-    """
-
-    concept: int
-    difference: float
-    with_concept: float
-    without_concept: float
-    p_value: float
-
-
-def flip_concepts(flip: Flip, presence: BoolArray) -> list[FlipConcept]:
-    """Return the concepts with and without which the flips differ, largest difference first.
-
-    Args:
-        flip: From `flips`.
-        presence: (N, C) where each concept is, over all N images.
-    """
-    inside = presence[flip.images]
-    found = []
-    for c in range(inside.shape[1]):
-        there = inside[:, c]
-        if min(there.sum(), (~there).sum()) < MIN_IMAGES:
-            continue
-        a, b = flip.probability[there], flip.probability[~there]
-        p = min(float(sps.ttest_ind(a, b, equal_var=False).pvalue) * inside.shape[1], 1.0)
-        if p <= _LEVEL:
-            means = float(a.mean()), float(b.mean())
-            found.append(FlipConcept(c, means[0] - means[1], *means, p))
-    return sorted(found, key=lambda f: -abs(f.difference))

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from jaxtyping import Bool, Float
+
 
 @dataclass(frozen=True, slots=True)
 class NormDrift:
@@ -25,6 +28,44 @@ class NormDrift:
     def size(self) -> float:
         """The larger of the two."""
         return max(self.shift, self.stretch)
+
+
+#: A channel is off if it reaches the next layer at less than half or more than twice its size.
+OFF = 2.0
+#: At most this share of the channels can be off and still be told from the others.
+MAX_OFF = 0.75
+#: Scaled channels explain a drift if they leave no more of it open than this; a stage with other
+#: weights or lost statistics leaves 0.4 and more, scaled or silenced channels 0.01 to 0.1.
+MAX_UNEXPLAINED = 0.25
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ChannelScales:
+    """At what size the channels of one tensor arrive, as the layers that read it remember them.
+
+    Attributes:
+        source: Module whose output it is.
+        reader: Normalisation layer that is fed from it.
+        factors: (L,) size of each channel as a multiple of that in training; 0 for silent ones.
+        unexplained: Share of the drift of its readers that such factors do not explain, corrected
+            for their number.
+        pooled: (n, L) mean of each channel over an image; of silent channels where they were last
+            alive; NaN for images that were not asked about.
+    """
+
+    source: str
+    reader: str
+    factors: Float[np.ndarray, " L"]
+    unexplained: float
+    pooled: Float[np.ndarray, "n L"]
+
+    @property
+    def is_off(self) -> Bool[np.ndarray, " L"]:
+        """Channels that arrive at another size; none where that does not explain the drift."""
+        off = np.asarray((self.factors >= OFF) | (self.factors <= 1 / OFF))
+        # Where nearly all are off it is the memory that is wrong: lost statistics look like that.
+        is_told = self.unexplained <= MAX_UNEXPLAINED and off.mean() <= MAX_OFF
+        return off if is_told else np.zeros_like(off)
 
 
 #: Layers of sound networks on images like those of training stay below 0.1, on recompressed ones

@@ -18,8 +18,9 @@ from torch import nn
 from faultlens.models.adapter import Facts, SplitClassifier
 from faultlens.models.checks import check_classes, check_split, check_weights, probe
 from faultlens.models.description import ModelDescription, resolve
-from faultlens.models.drift import NormDrift
+from faultlens.models.drift import ChannelScales, NormDrift
 from faultlens.models.pytorch_blocks import find_blocks
+from faultlens.models.pytorch_channels import channel_scales
 from faultlens.models.pytorch_export import load_export
 from faultlens.models.pytorch_norms import norm_drift
 from faultlens.models.pytorch_split import (
@@ -59,6 +60,10 @@ class TorchClassifier(SplitClassifier):
     def norm_drift(self, batches: Iterable[FloatArray]) -> list[NormDrift]:
         """Return what each batch-normalisation layer is fed, against what it remembers."""
         return norm_drift(self._module, batches)
+
+    def channel_scales(self, batches: Sequence[FloatArray], layer: str) -> ChannelScales | None:
+        """Return at what sizes channels arrive at a batch-normalisation layer."""
+        return channel_scales(self._module, batches, layer)
 
 
 def from_module(
