@@ -29,7 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from planting import nets
-from planting.instances import N_INSTANCES, ROWS, Instance, instance
+from planting.instances import HALVES, ROWS, Instance, instance
 from planting.metrics import at_coverage, kappa, macro_f1, mean, with_interval
 
 HERE = Path(__file__).resolve().parent
@@ -179,8 +179,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     args = parser.parse_args()
     start = time.perf_counter()
-    halves = {"development": [0], "scoring": [1], "both": [0, 1]}[args.half]
-    indices = [0, 2] if args.quick else [i for i in range(N_INSTANCES) if i % 2 in halves]
+    halves = list(HALVES) if args.half == "both" else [args.half]
+    indices = [0, 2] if args.quick else [i for half in halves for i in HALVES[half]]
     chosen = [instance(r, i) for r in args.rows.split(",") for i in indices]
     for half in {i % 2 for i in indices}:
         nets.pool(half, args.workers)

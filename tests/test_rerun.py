@@ -70,3 +70,33 @@ def test_a_live_module_is_asked_on_a_sample():
     (layer,) = rerun.drifts(model, source(300))
     assert layer.n == rerun.N_IMAGES
     assert layer.size > 0.2
+
+
+@pytest.mark.torch
+def test_channels_are_asked_where_a_layer_breaks_and_nowhere_else():
+    torch = pytest.importorskip("torch")
+    from faultlens.models.drift import NormDrift  # noqa: PLC0415
+    from faultlens.models.pytorch_channels import channel_scales  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    inner = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Softplus())
+    norm = torch.nn.BatchNorm2d(16, momentum=None)
+    net = torch.nn.Sequential(inner, torch.nn.Conv2d(4, 16, 3), norm)
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 12, 12, 3), dtype=np.uint8)
+    images = ImageSource.from_arrays(pixels, np.zeros(40, int), ["a", "b"])
+
+    class Live(Model):
+        def channel_scales(self, batches, layer):
+            return channel_scales(net, batches, layer)
+
+    net(torch.from_numpy(np.stack([Live(False).prepare(images.load(i)) for i in range(40)])))
+    net.eval()
+    with torch.no_grad():
+        net[1].weight[:, 2] *= 4
+    rows, broken = np.arange(10, 40), [NormDrift("2", 1.0, 1.0, 40)]
+    found = rerun.channels(Live(False), images, broken, rows)
+    assert np.flatnonzero(found.is_off).tolist() == [2]
+    assert np.isnan(found.pooled[:10]).all()
+    assert np.isfinite(found.pooled[10:]).all()
+    assert rerun.channels(Live(False), images, [NormDrift("2", 0.1, 0.1, 40)], rows) is None
+    assert rerun.channels(Model(False), images, broken, rows) is None
