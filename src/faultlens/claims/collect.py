@@ -51,7 +51,7 @@ def findings(case: Case) -> list[Finding]:
     lacked = subclasses.explained(case, parts)
     explained = _any(explained, [lacked, *(x.errors for x in flipped)])
     head = [] if _explains_refit(case, explained) else modules.head(case)
-    encoder = modules.encoder(case)
+    encoder = modules.encoder(case, explained)
     named = {f.subject for f in taught}
     named |= {n for f in head if f.kind == "localization.head" for n in f.evidence["classes"]}
     by_class = groups.classes(case, named)

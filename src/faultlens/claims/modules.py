@@ -18,6 +18,8 @@ from faultlens.stats import wilson
 
 _CLASSES_WITH_CONCEPTS = 4
 _CONCEPTS_PER_CLASS = 3
+#: An encoder is behind for a reason of its own where other claims explain less of it than this.
+_MAX_EXPLAINED = 0.5
 
 
 def head(case: Case) -> list[Finding]:
@@ -216,9 +218,15 @@ def _why_no_head_fault(meaning: Meaning) -> str:
     )
 
 
-def encoder(case: Case) -> list[Finding]:
-    """Claim an encoder fault: dead dimensions, or images that another encoder reads far better."""
-    return [*_dead(case), *_gap(case)]
+def encoder(case: Case, explained: BoolArray) -> list[Finding]:
+    """Claim an encoder fault: dead dimensions, or images that another encoder reads far better.
+
+    Args:
+        case: The case.
+        explained: (n,) errors that follow what training taught; an encoder that is behind on
+            these alone is not claimed.
+    """
+    return [*_dead(case), *_gap(case, explained)]
 
 
 def _dead(case: Case) -> list[Finding]:
@@ -256,7 +264,7 @@ def _dead(case: Case) -> list[Finding]:
     ]
 
 
-def _gap(case: Case) -> list[Finding]:
+def _gap(case: Case, explained: BoolArray) -> list[Finding]:
     e = case.analysis.evidence
     if not case.encoder_gaps or not case.encoder_gaps[0].is_fault:
         return []
@@ -266,6 +274,8 @@ def _gap(case: Case) -> list[Finding]:
     if overall.interval[0] <= gains.MIN_GAP_ALONE and not case.head_gains[0].is_significant:
         return []
     missed = (gains.best_linear(e) != e.labels) & (e.vlm == e.labels)
+    if explained[missed].mean() >= _MAX_EXPLAINED:
+        return []
     concepts = case.changed(missed)
     said = words(concepts)
     pairs = confused(case.confusions(missed & e.is_error), case.classes)
