@@ -6,6 +6,8 @@ from scipy import stats as sps
 
 import oracles
 from faultlens import stats
+from faultlens.errors import InputError
+from faultlens.sequential import RateTest, Sprt
 
 counts = st.integers(1, 60).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -120,3 +122,105 @@ def test_kappa_is_one_zero_or_undefined():
     assert stats.cohen_kappa(a, a) == 1
     assert stats.cohen_kappa(a, np.array([0, 0, 1, 1])) == 0
     assert np.isnan(stats.cohen_kappa(np.zeros(3, int), np.zeros(3, int)))
+
+
+@given(counts, st.sampled_from([0.8, 0.95, 0.999]))
+def test_clopper_pearson_is_what_scipy_says(case, confidence):
+    s, n = case
+    low, high = stats.clopper_pearson(s, n, confidence)
+    expected = sps.binomtest(s, n).proportion_ci(confidence, method="exact")
+    assert np.allclose([low, high], [expected.low, expected.high])
+    mirrored_low, mirrored_high = stats.clopper_pearson(n - s, n, confidence)
+    assert np.allclose([low, high], [1 - mirrored_high, 1 - mirrored_low])
+
+
+def test_clopper_pearson_without_trials_knows_nothing():
+    low, high = stats.clopper_pearson(np.array([0, 3]), np.array([0, 3]))
+    assert (low[0], high[0], high[1]) == (0, 1, 1)
+
+
+def test_clopper_pearson_never_covers_less_than_it_says():
+    n = 60
+    low, high = stats.clopper_pearson(np.arange(n + 1), n)
+    rates = np.linspace(0.001, 0.999, 333)
+    chance = sps.binom.pmf(np.arange(n + 1)[:, None], n, rates)
+    covers = (low[:, None] <= rates) & (rates <= high[:, None])
+    assert (chance * covers).sum(axis=0).min() >= 0.95
+
+
+@given(counts, st.floats(0.05, 0.95), st.floats(0.01, 0.4))
+def test_binomial_tails_are_dual_to_the_interval(case, rate, level):
+    s, n = case
+    more, fewer = stats.binomial_tails(s, n, rate)
+    assert np.isclose(more, sps.binomtest(s, n, rate, alternative="greater").pvalue)
+    assert np.isclose(fewer, sps.binomtest(s, n, rate, alternative="less").pvalue)
+    low, high = stats.clopper_pearson(s, n, 1 - 2 * level)
+    if min(abs(low - rate), abs(high - rate)) > 1e-6:
+        assert (more <= level) == (low > rate)
+        assert (fewer <= level) == (high < rate)
+
+
+def _walk(low, high, rate, rng, error=0.001):
+    test = Sprt(low, high, error, error)
+    while test.verdict is None:
+        test.update(rng.random() < rate)
+    return test
+
+
+def test_a_sequential_test_needs_as_many_images_as_wald_says():
+    rng = np.random.default_rng(0)
+    # Violations of 1 % against 5 %, both errors 0.1 %: 282, 178 and 63 images on average.
+    for rate, expected in ((0.99, 282), (0.95, 178), (0.9, 63)):
+        lengths = [_walk(0.95, 0.99, rate, rng).n for _ in range(400)]
+        assert abs(np.mean(lengths) - expected) < 0.08 * expected
+
+
+def test_a_sequential_test_errs_as_seldom_as_it_promises():
+    rng = np.random.default_rng(1)
+    wrong = [_walk(0.9, 0.97, 0.9, rng, 0.05).verdict == "high" for _ in range(2000)]
+    assert np.mean(wrong) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 2000)
+    wrong = [_walk(0.9, 0.97, 0.97, rng, 0.05).verdict == "low" for _ in range(2000)]
+    assert np.mean(wrong) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_a_decision_is_never_revoked():
+    test = Sprt(0.5, 0.9)
+    for _ in range(6):
+        test.update(True)
+    assert (test.verdict, test.n) == ("high", 6)
+    for _ in range(100):
+        test.update(False)
+    assert (test.verdict, test.n) == ("high", 6)
+
+
+@pytest.mark.parametrize(
+    ("rate", "verdict"), [(1.0, "holds"), (0.995, "holds"), (0.6, "fails"), (0.0, "fails")]
+)
+def test_a_rate_is_told_from_the_required_one(rate, verdict):
+    rng = np.random.default_rng(2)
+    test = RateTest(0.95)
+    for holds in rng.random(3000) < rate:
+        test.update(bool(holds))
+    assert test.verdict == verdict
+
+
+def test_a_rate_near_the_required_one_is_seldom_decided_wrongly():
+    rng = np.random.default_rng(3)
+    found = []
+    for _ in range(300):
+        test = RateTest(0.9)
+        for holds in rng.random(600) < 0.9:
+            test.update(bool(holds))
+        found.append(test.verdict)
+    assert found.count("holds") <= 0.08 * 300
+    assert found.count("fails") <= 0.08 * 300
+    assert found.count("near") > 200
+
+
+def test_sequential_tests_refuse_what_makes_no_sense():
+    with pytest.raises(InputError, match=r"low < high < 1, got 0\.9 and 0\.5"):
+        Sprt(0.9, 0.5)
+    with pytest.raises(InputError, match="alpha and beta"):
+        Sprt(0.5, 0.9, alpha=0.7)
+    with pytest.raises(InputError, match="never be shown by sampling"):
+        RateTest(1.0)

@@ -1,26 +1,14 @@
 """The command line: one thin command a stage. Results go to stdout, all else to stderr."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)  # fmt: skip
 
-from faultlens import console
-from faultlens.errors import FaultlensError, InsufficientDataError
+from faultlens import cli_spec, console
+from faultlens.terminal import Debug, Json, Quiet, err, errors, progress
 
 app = typer.Typer(
     name="faultlens",
@@ -29,11 +17,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-_err = Console(stderr=True, highlight=False)
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no notes on stderr.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 def _version(value: bool) -> None:
@@ -54,44 +37,6 @@ def root(
 
     Exit codes: 0 clean, 1 fault found, 2 wrong input, 3 unknown.
     """
-
-
-_RESUMES = "finished shards are kept, the same command goes on from there"
-
-
-@contextmanager
-def _errors(debug: bool, stopped: str = _RESUMES) -> Iterator[None]:
-    """Turn mistakes into one clear message and an exit code; a bug keeps its traceback."""
-    try:
-        yield
-    except FaultlensError as error:
-        if debug:
-            raise
-        _err.print(f"[bold red]error:[/] {escape(str(error))}")
-        raise typer.Exit(3 if isinstance(error, InsufficientDataError) else 2) from error
-    except KeyboardInterrupt as error:
-        _err.print(f"stopped; {stopped}")
-        raise typer.Exit(130) from error
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    if quiet:
-        yield None
-        return
-    columns = (
-        TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(),
-        TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=_err) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def report(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield report
 
 
 @app.command(no_args_is_help=True)
@@ -155,7 +100,7 @@ def debug(
         "limit": limit, "batch_size": batch_size, "max_failures": max_failures,
         "allow_pickle": allow_pickle or None,
     }  # fmt: skip
-    with _errors(show_traceback):
+    with errors(show_traceback):
         from faultlens import session  # noqa: PLC0415 (--help must be quick)
         from faultlens.config import RunConfig  # noqa: PLC0415
 
@@ -165,7 +110,7 @@ def debug(
             settings = RunConfig.parse(
                 {k: v for k, v in given.items() if v is not None}, "command line"
             )
-        with _progress(quiet) as report:
+        with progress(quiet) as report:
             result = session.DebugSession.run_config(settings, report)
     if as_json:
         console.print_json(session.as_json(result))
@@ -194,11 +139,11 @@ def demo(
 
       faultlens demo --out faultlens-demo
     """
-    with _errors(show_traceback):
+    with errors(show_traceback):
         from faultlens import demo as shipped  # noqa: PLC0415
         from faultlens import session  # noqa: PLC0415
 
-        with _progress(quiet) as report:
+        with progress(quiet) as report:
             result = shipped.run(out, model, seed, n, report)
     same = shipped.command(result)
     if as_json:
@@ -244,7 +189,7 @@ def world(
 
       faultlens world --out world/ --n 5000 --background snow --background road
     """
-    with _errors(show_traceback, "nothing was written"):
+    with errors(show_traceback, "nothing was written"):
         from faultlens.data.world import export, scene  # noqa: PLC0415
 
         given = {"backgrounds": background, "classes": classes, "lights": light}
@@ -252,7 +197,7 @@ def world(
         chosen |= {"marked": 0.0} if no_watermark else {}
         chosen |= {"occluded": 0.0} if no_occluder else {}
         recipe = scene.Recipe(**chosen)
-        with _progress(quiet) as report:
+        with progress(quiet) as report:
             export.export(
                 out, n, seed, recipe,
                 workers=os.cpu_count() or 1,
@@ -281,14 +226,12 @@ def explain(
 
       faultlens explain out/ test/ship/ketch_0012.jpg
     """
-    with _errors(show_traceback):
+    with errors(show_traceback):
         from faultlens import session  # noqa: PLC0415
 
         opened = session.DebugSession.open(folder)
         if opened.status == "unknown" and not quiet:
-            _err.print(
-                "note: the vision-language model does not know these images; doubt its words"
-            )
+            err.print("note: the vision-language model does not know these images; doubt its words")
         explanations = [opened.explain(image) for image in images]
     if as_json:
         console.print_json(session.explanation_json(explanations))
@@ -314,16 +257,19 @@ def fix(
 
       faultlens fix out/ --finding head
     """
-    with _errors(show_traceback, "the same command begins again"):
+    with errors(show_traceback, "the same command begins again"):
         from faultlens import fixing, session  # noqa: PLC0415
 
         opened = session.DebugSession.open(folder)
-        with _progress(quiet) as report:
+        with progress(quiet) as report:
             result = fixing.fix(opened, finding=finding, out=out, progress=report)
     if as_json:
         console.print_json(result.to_json())
     else:
         console.show_fixes(result)
+
+
+cli_spec.register(app)
 
 
 def main() -> None:

@@ -28,9 +28,19 @@ _TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Rows:
-    """N images again: the n analysed ones in the session's order, then those to fit on only."""
+class Rows:
+    """N images again: the n analysed ones in the session's order, then those to fit on only.
 
+    Attributes:
+        names: N names.
+        embeddings: (N, D) of the classifier.
+        logits: (N, K).
+        labels: (N,).
+        vlm: (N - n, E) embeddings of the vision-language model for the images to fit on only;
+            None where there are no such images.
+    """
+
+    names: tuple[str, ...]
     embeddings: FloatArray
     logits: FloatArray
     labels: IntArray
@@ -84,6 +94,38 @@ def features_head(session: DebugSession) -> Head:
     return Head.load(path)
 
 
+def shipped_head(session: DebugSession, model: Classifier | None = None) -> Head:
+    """Return the head of a session's classifier.
+
+    Args:
+        session: Open.
+        model: The classifier, where the session cannot load it by its SPEC.
+
+    Raises:
+        InputError: The run knew no head, another model is given, or a file was moved or changed.
+    """
+    if session.info["config"].get("features"):
+        return features_head(session)
+    if model is None:
+        return classifier(session).head
+    check_same(session, model)
+    return model.head
+
+
+def images(session: DebugSession) -> Rows:
+    """Find the embeddings, logits and labels of a session's images again.
+
+    Raises:
+        InputError: Features, or the images of a reference split, are no longer where they were.
+        StoreError: The embeddings of the run are missing or damaged.
+    """
+    classes = {name: k for k, name in enumerate(session.classes)}
+    labels = np.array([classes[row["label"]] for row in session.images], np.int64)
+    if session.info["config"].get("features"):
+        return _from_features(session, labels)
+    return _from_store(session, labels)
+
+
 def material(session: DebugSession, head: Head) -> Material:
     """Gather embeddings, labels and fits of a session.
 
@@ -96,10 +138,7 @@ def material(session: DebugSession, head: Head) -> Material:
         StoreError: The embeddings of the run are missing or damaged.
     """
     stored = session.arrays("alignment")
-    names = {name: k for k, name in enumerate(session.classes)}
-    labels = np.array([names[row["label"]] for row in session.images], np.int64)
-    rows = _from_features(session, labels) if session.info["config"].get("features") else None
-    rows = rows or _from_store(session, labels)
+    rows = images(session)
     if head.n_classes != rows.logits.shape[1] or head.dimension != rows.embeddings.shape[1]:
         raise InputError(
             f"head must map {rows.embeddings.shape[1]} dimensions to {rows.logits.shape[1]} "
@@ -148,7 +187,7 @@ def _part(
     return Part(reference, held, stored[f"{name}.weight"], weight, bias)
 
 
-def _from_features(session: DebugSession, labels: IntArray) -> _Rows:
+def _from_features(session: DebugSession, labels: IntArray) -> Rows:
     path = Path(session.info["config"]["features"])
     if not path.is_file():
         raise InputError(f"features must be where the run found them, got '{path}'; put them back")
@@ -160,10 +199,14 @@ def _from_features(session: DebugSession, labels: IntArray) -> _Rows:
     arrays, _ = load_arrays(path)
     rows = [int(row["name"].removeprefix("row[").removesuffix("]")) for row in session.images]
     z, logits = (np.asarray(arrays[key], np.float32)[rows] for key in ("embedding", "logits"))
-    return _Rows(z, logits, labels)
+    return Rows(_names(session), z, logits, labels)
 
 
-def _from_store(session: DebugSession, labels: IntArray) -> _Rows:
+def _names(session: DebugSession) -> tuple[str, ...]:
+    return tuple(row["name"] for row in session.images)
+
+
+def _from_store(session: DebugSession, labels: IntArray) -> Rows:
     """Find the run's own store: the one whose logits give the session's predictions."""
     folder = session.folder / "embeddings"
     listed = _listed(session) if not session.info["fit"]["is_cross_fitted"] else None
@@ -176,7 +219,8 @@ def _from_store(session: DebugSession, labels: IntArray) -> _Rows:
         if rows is None or not _is_of_run(session, store.rows("logits", rows)):
             continue
         if listed is None:
-            return _Rows(store.rows("embedding", rows), store.rows("logits", rows), labels)
+            z, logits = store.rows("embedding", rows), store.rows("logits", rows)
+            return Rows(_names(session), z, logits, labels)
         return _with_reference(session, store, listed, rows, labels)
     raise StoreError(
         f"{folder} must hold the embeddings of the run, got none that are complete and give its "
@@ -239,7 +283,7 @@ def _with_reference(
     listed: _Listed,
     rows: NDArray[np.int64],
     labels: IntArray,
-) -> _Rows:
+) -> Rows:
     """Add the reference images: readable, and no near-duplicates of analysed ones."""
     vlm = _vlm_store(session, store.layout.n_rows)
     signatures = store.column("signature")
@@ -249,7 +293,8 @@ def _with_reference(
     is_good &= ~np.isin(listed.names, list(session.info["failures"]))
     more = np.flatnonzero(listed.is_reference & is_good & ~np.isin(groups, groups[rows]))
     both = np.concatenate([rows, more])
-    return _Rows(
+    return Rows(
+        _names(session) + tuple(listed.names[i] for i in more),
         store.rows("embedding", both),
         store.rows("logits", both),
         np.concatenate([labels, listed.labels[more]]),

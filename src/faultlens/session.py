@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from faultlens.heatmaps import ClassCounts, DifferentialHeatmap, Heatmap, Heatma
 from faultlens.measure import Progress
 from faultlens.models.classifier import Classifier
 from faultlens.models.load import load_model
+
+if TYPE_CHECKING:
+    from faultlens.spec.suite import Report
 
 #: 0 clean, 1 fault found, 3 unknown; 2 is a wrong input and never reaches here.
 EXIT_CODES = {"clean": 0, "fault": 1, "unknown": 3}
@@ -186,6 +189,74 @@ class DebugSession:
             self.counts["model"], valid, self.arrays("alignment"), str(path), encoded
         )
         return replace(found, edit=edit_new(self, encoded, model.head))
+
+    def check(
+        self,
+        spec: "str | Path",
+        *,
+        required_rate: float = 0.95,
+        confidence: float = 0.95,
+        is_exploratory: bool = False,
+        seed: int | None = None,
+    ) -> "Report":
+        """Check on which share of the run's images the specifications of a file hold.
+
+        Args:
+            spec: The file.
+            required_rate: Share that must satisfy a specification that asks for none, in (0, 1].
+            confidence: Of verdicts and intervals, likewise, in (0, 1).
+            is_exploratory: Benjamini-Hochberg over the suite, not Holm.
+            seed: Ask images one after the other, in this seed's random order, until decided; None
+                asks all of them.
+
+        Returns:
+            The verdicts `HOLDS`, `FAILS` or `UNKNOWN`, also written to `specs/check.json`.
+
+        Raises:
+            SpecError: The file is wrong, or speaks of what this session does not know.
+            InputError: Features, or images of a reference split, are no longer where they were.
+            StoreError: The embeddings of the run are missing or damaged.
+        """
+        from faultlens import checking  # noqa: PLC0415  built on sessions
+        from faultlens.spec.check import Rule  # noqa: PLC0415
+
+        return checking.check(
+            self, spec, Rule(required_rate, confidence, is_exploratory), seed=seed
+        )
+
+    def verify(
+        self,
+        spec: "str | Path",
+        *,
+        region: str = "slabs(coverage=0.9)",
+        timeout_s: float = 60.0,
+        seed: int = 0,
+        certificates: "str | Path | None" = None,
+        model: Classifier | None = None,
+    ) -> "Report":
+        """Prove or refute the specifications of a file over regions of the model's embeddings.
+
+        Args:
+            spec: The file.
+            region: For specifications that name none; fitted to each class.
+            timeout_s: Seconds that one specification over one region may take.
+            seed: Of what regions choose at random.
+            certificates: Folder for the certificates; `specs/certificates` by default.
+            model: The classifier, where the session cannot load it by its SPEC.
+
+        Returns:
+            The verdicts `PROVED`, `REFUTED`, `VACUOUS`, `UNKNOWN` or `ERROR`, each with the
+            coverage of its region, also written to `specs/verify.json`.
+
+        Raises:
+            SpecError: The file is wrong, or speaks of what this session does not know.
+            InputError: The head is not known, or model or images are no longer where they were.
+            StoreError: The embeddings of the run are missing or damaged.
+        """
+        from faultlens import verifying  # noqa: PLC0415  built on sessions
+
+        settings = verifying.Settings(region, timeout_s, seed, certificates)
+        return verifying.verify(self, spec, settings, model=model)
 
     def _classifier(self, model: Classifier | None) -> Classifier:
         """Return the classifier of the run: the given one, or loaded; InputError for another."""

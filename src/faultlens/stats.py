@@ -48,6 +48,54 @@ def wilson(
     return np.where(s <= 0, 0.0, low), np.where((s >= m) | (m <= 0), 1.0, high)
 
 
+def clopper_pearson(
+    successes: Array | int, n: Array | int, confidence: float = CONFIDENCE
+) -> tuple[FloatArray, FloatArray]:
+    """Exact interval of a proportion: it covers at least as often as it says, whatever the rate.
+
+    Args:
+        successes: Counts, any shape.
+        n: Trials, broadcastable; where 0 the interval is [0, 1].
+        confidence: Coverage, in (0, 1); each end alone errs at most half the rest of the time.
+
+    Returns:
+        Lower and upper bound, each in [0, 1].
+
+    Example:
+        >>> low, high = clopper_pearson(8, 10)
+        >>> round(float(low), 4), round(float(high), 4)
+        (0.4439, 0.9748)
+
+    References:
+        Clopper and Pearson, Biometrika 1934, by quantiles of the beta distribution.
+    """
+    s, m = np.broadcast_arrays(np.asarray(successes, float), np.asarray(n, float))
+    tail = (1 - confidence) / 2
+    # The beta distribution needs positive parameters; at the ends the bound is the end itself.
+    low = sps.beta.ppf(tail, np.maximum(s, 1), np.maximum(m - s + 1, 1))
+    high = sps.beta.ppf(1 - tail, np.maximum(s + 1, 1), np.maximum(m - s, 1))
+    return np.where(s <= 0, 0.0, low), np.where(s >= m, 1.0, high)
+
+
+def binomial_tails(
+    successes: Array | int, n: Array | int, rate: Array | float
+) -> tuple[FloatArray, FloatArray]:
+    """One-sided exact p-values against a rate: that it is at most `rate`, and at least `rate`.
+
+    Returns:
+        The chance of as many successes or more, and of as many or fewer, if `rate` is the truth.
+        The first is at most `a` exactly where the lower Clopper-Pearson bound of confidence
+        `1 - 2 a` is at least `rate`.
+
+    Example:
+        >>> more, fewer = binomial_tails(299, 299, 0.99)
+        >>> round(float(more), 4), float(fewer)
+        (0.0495, 1.0)
+    """
+    s, m, r = np.broadcast_arrays(successes, n, rate)
+    return np.asarray(sps.binom.sf(s - 1, m, r)), np.asarray(sps.binom.cdf(s, m, r))
+
+
 def newcombe(
     s1: Array | int, n1: Array | int, s2: Array | int, n2: Array | int,
     confidence: float = CONFIDENCE,
