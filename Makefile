@@ -50,11 +50,16 @@ contracts: $(STAMP)
 
 check: lint types contracts test
 
-bench-%: $(STAMP)
+# Peers to compare with go into the same environment.
+$(VENV)/.bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	touch $@
+
+bench-%: $(VENV)/.bench
 	mkdir -p build/bench
 	$(BIN)/python benchmarks/$*.py --json build/bench/$*.json
 
-bench: $(STAMP)
+bench: $(VENV)/.bench
 	mkdir -p build/bench
 	for b in benchmarks/*.py; do n=$$(basename $$b .py); $(BIN)/python $$b --quick --json build/bench/$$n.json || exit 1; done
 
