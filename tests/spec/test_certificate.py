@@ -206,16 +206,17 @@ def test_the_body_of_a_witness_must_exist(refuted: Path, own: Any) -> None:
 
 
 def test_deep_proofs_are_checked_without_recursion(tmp_path: Path) -> None:
-    parts = tuple(Comparison(((0, 1.0),), -float(k % 2)) for k in range(1200))
+    parts = tuple(Comparison(((0, 1.0),), float(k)) for k in range(1200))
     claim = Claim("PROVED", AtLeast(600, parts), TRUE, BOX, LINE)
-    # Its negation: at least 601 of z <= 0 or z <= 1. Assert them one by one: the first is false.
+    # 601 of 1200 would have to fail: assert one after the other, until all of the rest must.
     proof: Leaf | Split = Leaf(((0, 1.0),))
-    for _ in range(599):
-        proof = Split(0, Leaf(((0, 1.0),)), proof)
-    # Not asserting 599 of them leaves 601, all of which must hold.
-    assert not is_shown(claim, proof) or checker.check(
-        write_certificate(tmp_path, "deep", claim, proof, {})
-    )
+    for place in reversed(range(599)):
+        proof = Split(place, Leaf(((0, 1.0),)), proof)
+    path = write_certificate(tmp_path, "deep", claim, proof, {})
+    assert checker.main([str(path)]) == 0
+    cases = json.loads(path.read_bytes())["evidence"]
+    assert len(cases) == 1199
+    assert checker.main([str(change(path, evidence=cases[:-1]))]) == 1
 
 
 def test_no_mutant_is_accepted(

@@ -185,6 +185,30 @@ def test_wrong_arguments_raise():
         verify(TRUE, TRUE, Region("r", (box,), region.weights, region.offsets), readout)
 
 
+def test_a_ball_with_many_halfspaces():
+    """More than a program over a ball starts with: the others are taken up as they matter."""
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        readout = readout_of(rng, 20)
+        z = (rng.normal(size=(100, 20)) + 0.5).astype(np.float32)
+        reference = Reference(z, readout, TRUE)
+        ball, above = (
+            fit_part("ellipsoid", {"gamma": 2.0}, reference),
+            axis_box(np.zeros(20), np.full(20, 2.0)),
+        )
+        region = intersect(ball, above)
+        goal = stronger(0, 1)
+        verdict = verify(goal, predicts(readout, 0), region, readout)
+        if verdict.status == "REFUTED":
+            assert exact.shows(goal, predicts(readout, 0), region, readout, verdict.evidence)
+        else:
+            assert verdict.status in ("PROVED", "VACUOUS")
+            formula = all_of(predicts(readout, 0), negate(goal))
+            if verdict.status == "VACUOUS":
+                formula = predicts(readout, 0)
+            assert refutes(verdict.proof, formula, region, readout)
+
+
 def test_no_time_is_unknown_even_for_what_is_true():
     rng = np.random.default_rng(7)
     readout, region = readout_of(rng, 3), box_around(rng, 3, 0.3)
@@ -193,7 +217,9 @@ def test_no_time_is_unknown_even_for_what_is_true():
     assert (verdict.status, verdict.reason) == ("UNKNOWN", "timeout")
 
 
-def test_a_verifier_answers_as_fresh_ones_do():
+@pytest.mark.parametrize("n_kept", [0, 20_000_000])
+def test_a_verifier_answers_as_fresh_ones_do(monkeypatch, n_kept):
+    monkeypatch.setattr("faultlens.spec.setting._MAX_KEPT", n_kept)
     rng = np.random.default_rng(8)
     readout, region = readout_of(rng, 6), box_around(rng, 6, 0.3)
     verifier = Verifier(region, readout)

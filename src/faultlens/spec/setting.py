@@ -14,6 +14,9 @@ from faultlens.spec.linear import Program
 from faultlens.spec.region import Readout, Region, Shape
 from faultlens.spec.support import Doubles, Frame, Rows, Space, combine, gamma
 
+#: Numbers (8 bytes each) in the rows that are kept from search to search.
+_MAX_KEPT = 20_000_000
+
 
 class Setting:
     """A region and a readout, with what all searches over them share.
@@ -37,6 +40,16 @@ class Setting:
         self._hard: set[int] = set()
         self.n_fixed = len(frames[0].fixed.offsets)
         self.n_hidden = self.n_fixed // 3
+
+    def forget(self) -> None:
+        """Drop what is kept if it is much; only between searches, whose numbers become invalid."""
+        if len(self.keys) * len(self.frames[0].space.middle()) <= _MAX_KEPT:
+            return
+        self.program = Program(self.frames[0].space)
+        self.keys.clear()
+        self._hard.clear()
+        self._uppers, self._lowers, self._bodies = [], [], []
+        self._rows = [[] for _ in self.frames]
 
     def register(self, leaves: Sequence[Comparison]) -> list[int]:
         """Return a number for each comparison, after bounding those that are new."""
