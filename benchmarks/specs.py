@@ -31,8 +31,8 @@ from faultlens.vlm.load import load_vlm
 
 REGIONS = (
     "box(gamma=0.25)", "box(gamma=0.5)", "box(gamma=1)", "box(coverage=0.9)",
-    "pcabox(coverage=0.9)", "ellipsoid(coverage=0.9)", "slabs(coverage=0.5)", "slabs(coverage=0.8)", "slabs(coverage=0.9)",
-    "slabs(coverage=0.95)",
+    "pcabox(coverage=0.9)", "ellipsoid(coverage=0.9)", "slabs(coverage=0.5)",
+    "slabs(coverage=0.8)", "slabs(coverage=0.9)", "slabs(coverage=0.95)",
 )  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def photo_session(limit: int | None) -> tuple[DebugSession, object]:
     model = from_module(net, about, name="photos: healthy")
     session = DebugSession.run(
         model, images=source, vlm=load_vlm("offline"), concepts=photos.CONCEPTS,
-        out=photos.WORK / "specs", limit=limit,
+        out=photos.WORK / "specs", split="test", limit=limit,
     )  # fmt: skip
     return session, model
 

@@ -75,8 +75,8 @@ def test_a_live_module_is_asked_on_a_sample():
 @pytest.mark.torch
 def test_channels_are_asked_where_a_layer_breaks_and_nowhere_else():
     torch = pytest.importorskip("torch")
-    from faultlens.models.drift import NormDrift  # noqa: PLC0415
-    from faultlens.models.pytorch_channels import channel_scales  # noqa: PLC0415
+    from faultlens.models.drift import NormDrift
+    from faultlens.models.pytorch_channels import channel_scales
 
     torch.manual_seed(0)
     inner = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Softplus())

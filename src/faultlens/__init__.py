@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from faultlens.heatmaps import DifferentialHeatmap, Heatmap
     from faultlens.models.description import ModelDescription
     from faultlens.models.load import load_model
+    from faultlens.monitor.runtime import RuntimeMonitor
     from faultlens.session import DebugSession
     from faultlens.vlm.load import load_vlm
 
@@ -33,6 +34,7 @@ _WHERE = {
     "MissingDependencyError": "errors",
     "ModelDescription": "models.description",
     "Preprocessing": "data.preprocess",
+    "RuntimeMonitor": "monitor.runtime",
     "StoreError": "errors",
     "load_model": "models.load",
     "load_vlm": "vlm.load",
@@ -51,6 +53,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelDescription",
     "Preprocessing",
+    "RuntimeMonitor",
     "StoreError",
     "load_model",
     "load_vlm",

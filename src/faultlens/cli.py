@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from faultlens import cli_spec, console
+from faultlens import cli_monitor, cli_spec, console
 from faultlens.terminal import Debug, Json, Quiet, err, errors, progress
 
 app = typer.Typer(
@@ -270,6 +270,7 @@ def fix(
 
 
 cli_spec.register(app)
+cli_monitor.register(app)
 
 
 def main() -> None:

@@ -22,8 +22,8 @@ def find(case: Case) -> list[Cue]:
     """Return the cues of a case, with concepts counted among `seen_concepts`; none without a VLM.
 
     Only images that the VLM itself reads rightly speak: where it too sees the other class, the
-    picture may be what is ambiguous. Where a class's head row is far too long, the head was changed:
-    what it follows then was not taught.
+    picture may be what is ambiguous. Where a class's head row is far too long, the head was
+    changed: what it follows then was not taught.
     """
     a, e = case.analysis, case.analysis.evidence
     seen, judged = a.seen_concepts, e.is_gated

@@ -1,0 +1,1 @@
+"""The runtime monitor: whether to trust a prediction, at a stated false-alarm rate, and why."""

@@ -1,0 +1,90 @@
+"""A second opinion: what a head refitted on held-out images thinks of the prediction."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from scipy import special
+
+from faultlens.arrays import Array, FloatArray, IntArray
+from faultlens.monitor.detector import CheckedDetector
+from faultlens.monitor.features import Features
+from faultlens.monitor.logistic import fit_multinomial
+
+#: Leading directions that the head sees; more only slow the fit.
+_MAX_DIMENSIONS = 256
+
+
+@dataclass(eq=False)
+class Refit(CheckedDetector):
+    """`-log P*(prediction)` under a multinomial head fitted to true labels.
+
+    The head begins at the network's own logits, and a ridge penalty holds it there: with few
+    images it stays near the softmax of the network, with many it corrects it.
+
+    Attributes:
+        strength: Of the ridge penalty, in images: it weighs as `strength / N`.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.normal(size=(200, 2))
+        >>> labels = (z[:, 0] > 0).astype(int)
+        >>> features = Features(z, z[:, [1, 0]])
+        >>> scores = Refit().fit(features, labels).score(features)
+        >>> wrong = features.predictions != labels
+        >>> bool(scores[wrong].min() > np.median(scores[~wrong]))
+        True
+
+    References:
+        Matrix scaling (Guo et al., ICML 2017, section 4.2). Deviations: on embeddings beside
+        logits, ridge towards the network's own logits (the penalty of 30 / N was best or within
+        0.002 AUROC of it for N from 300 to 12,000), and the score is that of the network's
+        prediction, not of the refitted head's.
+    """
+
+    family: ClassVar[str] = "refit"
+    space: ClassVar[str] = "embeddings"
+    strength: float = 30.0
+
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """Logits and the points that the head is refitted on."""
+        return ("logits", self.space)
+
+    def _learn(self, features: Features, labels: IntArray) -> dict[str, Array]:
+        x = features.space(self.space).astype(np.float64)
+        mean = x.mean(axis=0)
+        basis = _basis(x - mean)
+        logits = features.logits.astype(np.float64)
+        scale, weight, bias = fit_multinomial(
+            (x - mean) @ basis, logits, labels, self.strength / len(x)
+        )
+        folded = weight @ basis.T
+        return {"scale": np.array(scale), "weight": folded, "bias": bias - folded @ mean}
+
+    def _measure(self, features: Features, fitted: Mapping[str, Array]) -> FloatArray:
+        x = features.space(self.space)
+        logits = fitted["scale"] * features.logits + x @ fitted["weight"].T + fitted["bias"]
+        rows = np.arange(len(logits))
+        return np.asarray(special.logsumexp(logits, axis=1) - logits[rows, features.predictions])
+
+
+@dataclass(eq=False)
+class StrengthRefit(Refit):
+    """The same second opinion from concept strengths alone."""
+
+    family: ClassVar[str] = "refit-strengths"
+    space: ClassVar[str] = "strengths"
+
+
+def _basis(centred: FloatArray) -> FloatArray:
+    """Return (F, F'): what standardises each dimension, or whitens the leading ones of many."""
+    sd = centred.std(axis=0)
+    scaled = np.where(sd > 0, 1 / np.maximum(sd, 1e-12), 0.0)
+    if centred.shape[1] <= _MAX_DIMENSIONS:
+        return np.diag(scaled)
+    x = centred * scaled
+    values, vectors = np.linalg.eigh(x.T @ x / len(x))
+    kept = np.argsort(-values)[:_MAX_DIMENSIONS]
+    return np.asarray(scaled[:, None] * vectors[:, kept] / np.sqrt(np.maximum(values[kept], 1e-6)))
