@@ -138,6 +138,23 @@ def train_small(source: ImageSource, n_classes: int, epochs: int) -> nn.Module:
     return net
 
 
+def with_head(
+    weight: torch.Tensor, bias: torch.Tensor, n_classes: int
+) -> tuple[nn.Module, Preprocessing]:
+    """lite1's encoder with a last layer of ours."""
+    net = lite1(n_classes)
+    with torch.no_grad():
+        net._fc.weight.copy_(weight)
+        net._fc.bias.copy_(bias)
+    return net, LITE1
+
+
+def healthy(train: ImageSource) -> tuple[nn.Module, Preprocessing]:
+    """The sound classifier alone."""
+    n = len(train.class_names)
+    return with_head(*fit_head(train_embeddings(train, lite1(n)), train.labels, n), n)
+
+
 def variants(train: ImageSource, epochs: int) -> dict[str, tuple[nn.Module, Preprocessing]]:
     names = train.class_names
     z, y = train_embeddings(train, lite1(len(names))), train.labels
@@ -147,17 +164,12 @@ def variants(train: ImageSource, epochs: int) -> dict[str, tuple[nn.Module, Prep
     ship, plane = names.index("ship"), names.index("plane")
     swapped = list(range(len(names)))
     swapped[ship], swapped[plane] = plane, ship
-    found = {}
-    for name, (w, b) in {
+    heads = {
         "healthy": (weight, bias),
         "head rows of ship and plane swapped": (weight[swapped], bias[swapped]),
         "trained without leopard, crab, emu": (weight_left, bias_left),
-    }.items():
-        net = lite1(len(names))
-        with torch.no_grad():
-            net._fc.weight.copy_(w)
-            net._fc.bias.copy_(b)
-        found[name] = (net, LITE1)
+    }
+    found = {name: with_head(w, b, len(names)) for name, (w, b) in heads.items()}
     found["small net from scratch"] = (train_small(train, len(names), epochs), SMALL)
     return found
 

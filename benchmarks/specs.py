@@ -60,7 +60,7 @@ def cifar_session(limit: int | None) -> DebugSession:
 def photo_session(limit: int | None) -> tuple[DebugSession, object]:
     """The sound classifier of the photographs."""
     source = open_images(photos.PHOTOS / "photos.csv")
-    net, preprocessing = photos.variants(source.split("train"), 8)["healthy"]
+    net, preprocessing = photos.healthy(source.split("train"))
     about = ModelDescription(classes=source.class_names, preprocessing=preprocessing)
     model = from_module(net, about, name="photos: healthy")
     session = DebugSession.run(
