@@ -34,8 +34,8 @@ def margin_correlations(
         >>> hat, y = rng.random(200), np.zeros(200, int)
         >>> logits = np.stack([3 - 2 * hat, rng.normal(0, 0.1, 200)], axis=1)
         >>> s = np.stack([hat, rng.random(200)], axis=1)
-        >>> margin_correlations(logits, y, s, 0, 1).round(1).tolist()
-        [-1.0, -0.0]
+        >>> [bool(abs(r) > 0.9) for r in margin_correlations(logits, y, s, 0, 1)]
+        [True, False]
     """
     rows = labels == k
     if rows.sum() < MIN_IMAGES:
