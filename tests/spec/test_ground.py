@@ -32,6 +32,11 @@ def goal(text):
     return spec.goal
 
 
+def whole(text):
+    """The goal of one spec, whatever the text: a leading forall would make a spec of every case."""
+    return goal(f"true and ({text})")
+
+
 ATOMS = """
 wheels > ears; predict(dog); top(2, car); hasCon(metallic); logit(dog) >= 0.5; true; false
 2*wheels - ears < 1; wheels > ears >= metallic; (forall a in concepts: a > ears)
@@ -52,19 +57,19 @@ formulas = st.recursive(
 @quick
 @given(formulas, signals)
 def test_negation_flips_every_image(text, x):
-    formula = goal(text)
+    formula = whole(text)
     assert (holds(negate(formula), x) == ~holds(formula, x)).all()
-    assert (holds(goal(f"not ({text})"), x) == ~holds(formula, x)).all()
+    assert (holds(whole(f"not ({text})"), x) == ~holds(formula, x)).all()
     assert negate(negate(formula)) == formula
 
 
 @quick
 @given(formulas, formulas, signals)
 def test_operators_mean_what_python_means(left, right, x):
-    a, b = holds(goal(left), x), holds(goal(right), x)
+    a, b = holds(whole(left), x), holds(whole(right), x)
     meanings = {"and": a & b, "or": a | b, "xor": a ^ b, "=>": ~a | b, "<=>": a == b}
     for operator, expected in meanings.items():
-        assert (holds(goal(f"({left}) {operator} ({right})"), x) == expected).all()
+        assert (holds(whole(f"({left}) {operator} ({right})"), x) == expected).all()
 
 
 @quick
