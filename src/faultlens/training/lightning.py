@@ -16,19 +16,15 @@ is known.
 
 import importlib
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from faultlens.errors import FaultlensError, MissingDependencyError
-from faultlens.training.trace import Trace
-from faultlens.training.watch import Watch as LoopWatch
-
-if TYPE_CHECKING:
-    from faultlens.training.finding import TrainingFinding
+from faultlens.errors import MissingDependencyError
+from faultlens.training.callback import CallbackWatch, made
 
 _LOSS_NAMES = ("loss_fn", "criterion", "loss")
 
 
-class WatchMethods:
+class WatchMethods(CallbackWatch):
     """What `Watch` adds to `lightning.pytorch.Callback`.
 
     Args:
@@ -37,21 +33,9 @@ class WatchMethods:
     """
 
     def __init__(self, loss_fn: Any = None, **options: Any) -> None:
-        super().__init__()
+        super().__init__(**options)
         self._loss_fn = loss_fn
-        self._options = options
-        self._watch: LoopWatch | None = None
         self._n_updates = 0
-
-    @property
-    def trace(self) -> Trace:
-        """The trace so far."""
-        return self._open().trace
-
-    @property
-    def findings(self) -> "list[TrainingFinding]":
-        """What is wrong as far as can be told by now."""
-        return self._open().findings
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to watch."""
@@ -64,8 +48,7 @@ class WatchMethods:
         batches = trainer.num_training_batches / trainer.accumulate_grad_batches
         loop.set_plan(epochs, math.ceil(batches) if math.isfinite(batches) else None, "lightning")
         self._n_updates = trainer.global_step
-        self._watch = LoopWatch(loop, **self._options)
-        self._watch.start()
+        self._open(loop)
 
     def on_train_batch_end(
         self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
@@ -78,7 +61,7 @@ class WatchMethods:
         inputs = targets = None
         if isinstance(batch, (list, tuple)) and len(batch) == 2:
             inputs, targets = batch
-        self._open().step(
+        self._opened().step(
             # Lightning divides the loss by the number of accumulated batches.
             None if loss is None else loss * trainer.accumulate_grad_batches,
             metrics=_numbers(trainer.callback_metrics, held_out=False) or None,
@@ -97,21 +80,15 @@ class WatchMethods:
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Take note of the end of an epoch."""
-        self._open().end_epoch()
+        self._opened().end_epoch()
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Diagnose once more and let go of the model."""
-        self._open().close()
+        self._opened().close()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Let go of the model."""
-        if self._watch is not None:
-            self._watch.close(check=False)
-
-    def _open(self) -> LoopWatch:
-        if self._watch is None:
-            raise FaultlensError("nothing was watched yet; pass this callback to a Trainer first")
-        return self._watch
+        self.close()
 
 
 def _numbers(metrics: Any, *, held_out: bool) -> dict[str, float]:
@@ -131,6 +108,4 @@ def __getattr__(name: str) -> Any:
         base = importlib.import_module("lightning.pytorch").Callback
     except ImportError as error:
         raise MissingDependencyError("lightning", "training") from error
-    made = type("Watch", (WatchMethods, base), {"__doc__": __doc__, "__module__": __name__})
-    globals()["Watch"] = made
-    return made
+    return made(WatchMethods, base, globals())

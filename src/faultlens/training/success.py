@@ -74,12 +74,6 @@ class Success:
         return self.is_trivial_known and self.loss - Z * self.error > self.trivial
 
 
-def planned_steps(trace: Trace) -> int | None:
-    """Return the number of steps of the whole training, None if the plan is unknown."""
-    per_epoch, epochs = trace.setup.batches_per_epoch, trace.setup.epochs
-    return per_epoch * epochs if per_epoch and epochs else None
-
-
 def trivial_loss(trace: Trace) -> float:
     """Return the loss of the best constant prediction for all targets seen; NaN if unknown."""
     known = trace.baseline[np.isfinite(trace.baseline)]
@@ -102,7 +96,7 @@ def judge(trace: Trace) -> Success:
     loss = np.asarray(trace.loss, float)
     loss = loss[np.isfinite(loss)]
     n = int(trace.steps[-1]) if len(trace.steps) else 0
-    planned = planned_steps(trace)
+    planned = trace.setup.planned_steps
     finished = n >= planned if planned else trace.is_complete
     start = float(loss[: max(1, min(5, len(loss) // 10))].mean()) if len(loss) else float("nan")
     trivial = trivial_loss(trace)
