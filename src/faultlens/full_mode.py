@@ -9,12 +9,11 @@ from faultlens.arrays import FloatArray
 from faultlens.data.images import ImageSource, open_images
 from faultlens.errors import FaultlensError, InputError
 from faultlens.inner_features import DEFAULT, inner_features
-from faultlens.models.classifier import Classifier
+from faultlens.models.classifier import Classifier, batches
 from faultlens.models.stages import AUTO
 from faultlens.monitor.features import SQUEEZE, STAGE, Features
 from faultlens.session import DebugSession
 
-_BATCH = 32
 #: Logits that differ by more, relative to the largest, are of other pictures.
 _TOLERANCE = 1e-2
 
@@ -94,8 +93,9 @@ def _batches(
         raise InputError(
             f"images must be those of the run, got none named '{gone[0]}'; put it back"
         )
-    for start in range(0, len(names), _BATCH):
-        rows = [place[name] for name in names[start : start + _BATCH]]
-        yield np.stack([model.prepare(source.load(i)) for i in rows])
+    n_done = 0
+    for batch in batches(model, (source.load(place[name]) for name in names)):
+        yield batch
+        n_done += len(batch)
         if progress is not None:
-            progress(min(start + _BATCH, len(names)), len(names))
+            progress(n_done, len(names))

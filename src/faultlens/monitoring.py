@@ -12,13 +12,11 @@ from faultlens import files, full_mode, reopen
 from faultlens.arrays import Array, BoolArray, FloatArray, IntArray, check_array
 from faultlens.errors import InputError, nearest
 from faultlens.inner_features import inner_features
-from faultlens.models.classifier import Classifier
+from faultlens.models.classifier import Classifier, batches
 from faultlens.monitor.features import Features
 from faultlens.monitor.runtime import RuntimeMonitor, Settings
 from faultlens.monitor.verdict import ConceptMap, Verdict
 from faultlens.session import DebugSession
-
-_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -203,14 +201,11 @@ def of_images(monitor: RuntimeMonitor, model: Classifier, images: Sequence[Image
     check_classes(monitor, model.class_names)
     if not images:
         raise InputError("images must be at least one, got none; give a picture")
-    batches = (
-        np.stack([model.prepare(image) for image in images[start : start + _BATCH]])
-        for start in range(0, len(images), _BATCH)
-    )
+    prepared = batches(model, images)
     if monitor.layers:
         stages, squeezes = full_mode.wanted(monitor.layers)
-        return monitor(inner_features(model, batches, stages=stages, squeezes=squeezes))
-    parts = [model.encode(batch) for batch in batches]
+        return monitor(inner_features(model, prepared, stages=stages, squeezes=squeezes))
+    parts = [model.encode(batch) for batch in prepared]
     z, logits = (np.concatenate([p[key] for p in parts]) for key in ("embedding", "logits"))
     return monitor(Features(z, logits))
 

@@ -10,13 +10,12 @@ from scipy import special
 
 from faultlens.arrays import FloatArray, IntArray
 from faultlens.data.images import ImageSource
-from faultlens.models.classifier import Classifier
+from faultlens.models.classifier import Classifier, batches
 from faultlens.models.drift import ChannelScales, NormDrift, first_break
 
 N_IMAGES = 256
 #: Images whose channels are read where a layer breaks.
 N_CHANNEL_IMAGES = 1000
-_BATCH = 32
 #: Errors that are looked at again under small changes.
 N_ERRORS = 200
 
@@ -74,8 +73,7 @@ def channels(
 
 
 def _batches(model: Classifier, source: ImageSource, rows: Any) -> Iterator[FloatArray]:
-    for start in range(0, len(rows), _BATCH):
-        yield np.stack([model.prepare(source.load(int(i))) for i in rows[start : start + _BATCH]])
+    return batches(model, (source.load(int(i)) for i in rows))
 
 
 def vanishing(

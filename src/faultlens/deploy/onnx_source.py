@@ -47,7 +47,7 @@ def classifier_graph(model: Classifier) -> Source:
         InputError: It is of another kind, or its graph cannot be had.
     """
     if isinstance(model, OnnxClassifier):
-        source = Source(model._read_again(), model._facts.cut.embedding, model._facts.cut.logits)
+        source = Source(model.read_again(), model.cut.embedding, model.cut.logits)
     else:
         source = _traced(model)
     current = _converted(source.model, model.name)

@@ -78,17 +78,17 @@ def traced(model: Classifier) -> tuple[onnx.ModelProto, str, str] | None:
         InputError: The tracer does not know an operator of the network.
     """
     if isinstance(model, TorchClassifier):
-        split = _Split(model._module, model._split)
-        device, dtype = placement(model._module)
+        split = _Split(model.module, model.cut_at)
+        device, dtype = placement(model.module)
         try:
-            return _graph(model, split, torch.from_numpy(model._batch).to(device, dtype))
+            return _graph(model, split, torch.from_numpy(model.example).to(device, dtype))
         finally:
             split.release()
     if isinstance(model, ExportedClassifier):
         batch, _ = probe(model.preprocessing, model.input_shape, model.encode)
         size = model.input_shape[0] or len(batch)
-        x = to_tensor(batch).to(model._input_type)
-        return _graph(model, _Program(model._module), x[:size])
+        x = to_tensor(batch).to(model.input_type)
+        return _graph(model, _Program(model.module), x[:size])
     return None
 
 

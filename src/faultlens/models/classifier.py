@@ -1,7 +1,10 @@
 """What every classifier adapter offers to the rest of FaultLens."""
 
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from PIL import Image
 
 from faultlens.arrays import FloatArray
@@ -39,3 +42,12 @@ class Classifier(Protocol):
     def encode(self, batch: FloatArray) -> dict[str, FloatArray]:
         """Return `{"embedding": (N, D), "logits": (N, K)}`, float32, for a prepared batch."""
         ...
+
+
+def batches(
+    model: Classifier, images: Iterable[Image.Image], size: int = 32
+) -> Iterator[FloatArray]:
+    """Yield pictures as batches of the network's input, read as they are needed."""
+    left = iter(images)
+    while batch := [model.prepare(image) for image in islice(left, size)]:
+        yield np.stack(batch)

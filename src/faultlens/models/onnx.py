@@ -15,6 +15,7 @@ from onnx import external_data_helper
 from faultlens.arrays import Array, FloatArray
 from faultlens.errors import InputError
 from faultlens.models.adapter import CannotRunError, Facts, SplitClassifier
+from faultlens.models.chain import Cut
 from faultlens.models.checks import check_split, probe
 from faultlens.models.description import ModelDescription, resolve
 from faultlens.models.graph import graph_facts
@@ -50,24 +51,34 @@ class OnnxClassifier(SplitClassifier):
 
     def candidates(self) -> tuple[str, ...]:
         """Return the ends of the encoder's blocks, as tensors, in the order of the graph."""
-        graph = OnnxGraph(self._read_again())
+        graph = OnnxGraph(self.read_again())
         return block_ends(graph.ops(), graph.input_name, self.split)
 
     def _stage_names(self) -> set[str]:
-        model = self._read_again()
+        model = self.read_again()
         return (OnnxGraph(model).names() | {node.name for node in model.graph.node}) - {""}
 
     def with_stages(self, names: Sequence[str]) -> Self:
         """Return the same classifier, watched at tensors or nodes; see `SplitClassifier`."""
         watched = super().with_stages(names)
-        model = self._read_again()
+        model = self.read_again()
         graph = OnnxGraph(model)
         tensors = [graph.tensor_of(name) or name for name in names]
         watched._outputs = [_EMBEDDING, _LOGITS, *(f"{_STAGE}{i}" for i in range(len(tensors)))]
         watched._session = _session(model, self._facts, tensors, self._threads)
         return watched
 
-    def _read_again(self) -> onnx.ModelProto:
+    @property
+    def cut(self) -> Cut:
+        """Where the graph is cut into encoder and head."""
+        return self._facts.cut
+
+    def read_again(self) -> onnx.ModelProto:
+        """Return the graph with its weights, from the file.
+
+        Raises:
+            InputError: The file was moved or changed since it was loaded.
+        """
         # Keeping the graph would keep all weights twice.
         model, digest = _read(self._path)
         if digest != self._facts.digest:

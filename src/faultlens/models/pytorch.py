@@ -37,33 +37,39 @@ __all__ = ["TorchClassifier", "from_module", "load_export", "load_factory"]
 
 
 class TorchClassifier(SplitClassifier):
-    """A live module; see `from_module`."""
+    """A live module; see `from_module`.
+
+    Attributes:
+        module: The module itself.
+        cut_at: Where it is cut into encoder and head.
+        example: A batch that it can take.
+    """
 
     def __init__(
         self, facts: Facts, module: nn.Module, split: ModuleSplit, batch: FloatArray
     ) -> None:
         super().__init__(facts)
-        self._module, self._split, self._batch = module, split, batch
+        self.module, self.cut_at, self.example = module, split, batch
 
     def _run(self, batch: FloatArray) -> Sequence[Array]:
         with cannot_run(self.name, batch.shape):
-            found = run_split(self._module, self._split, batch, self.stages)
+            found = run_split(self.module, self.cut_at, batch, self.stages)
         return [to_numpy(tensor) for tensor in found]
 
     def candidates(self) -> tuple[str, ...]:
         """Return the blocks of the encoder, as modules, in the order in which they run."""
-        return find_blocks(self._module, self._batch, self._split.layers)
+        return find_blocks(self.module, self.example, self.cut_at.layers)
 
     def _stage_names(self) -> set[str]:
-        return {name for name, _ in self._module.named_modules() if name}
+        return {name for name, _ in self.module.named_modules() if name}
 
     def norm_drift(self, batches: Iterable[FloatArray]) -> list[NormDrift]:
         """Return what each batch-normalisation layer is fed, against what it remembers."""
-        return norm_drift(self._module, batches)
+        return norm_drift(self.module, batches)
 
     def channel_scales(self, batches: Iterable[FloatArray], layer: str) -> ChannelScales | None:
         """Return at what sizes channels arrive at a batch-normalisation layer."""
-        return channel_scales(self._module, batches, layer)
+        return channel_scales(self.module, batches, layer)
 
 
 def from_module(

@@ -25,17 +25,17 @@ class ExportedClassifier(SplitClassifier):
 
     def __init__(self, facts: Facts, graph: ProgramGraph) -> None:
         super().__init__(facts)
-        self._input_type = graph.input_type
+        self.input_type = graph.input_type
         self._graph = graph
-        self._module = graph.expose(facts.cut.embedding, facts.cut.logits)
+        self.module = graph.expose(facts.cut.embedding, facts.cut.logits)
 
     def _run(self, batch: FloatArray) -> Sequence[Array]:
-        x = to_tensor(batch).to(self._input_type)
+        x = to_tensor(batch).to(self.input_type)
         with cannot_run(self.name, batch.shape), torch.no_grad():
             if not self.stages:
-                found = self._module(x)
+                found = self.module(x)
             else:
-                run = Recorder(self._module, self.stages)
+                run = Recorder(self.module, self.stages)
                 found = [*run.run(x), *(run.seen[stage] for stage in self.stages)]
         return [to_numpy(tensor) for tensor in found]
 

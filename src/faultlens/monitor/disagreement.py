@@ -15,6 +15,7 @@ import numpy as np
 from faultlens.arrays import Array, FloatArray, IntArray
 from faultlens.monitor.detector import CheckedDetector
 from faultlens.monitor.features import VLM, Features
+from faultlens.monitor.margin import behind
 
 
 @dataclass(eq=False)
@@ -40,8 +41,4 @@ class Disagreement(CheckedDetector):
         return {"centre": features.space(VLM).mean(axis=0, dtype=np.float64)}
 
     def _measure(self, features: Features, fitted: Mapping[str, Array]) -> FloatArray:
-        scores = features.space(VLM) - fitted["centre"]
-        rows, k = np.arange(len(scores)), features.predictions
-        own = scores[rows, k]
-        scores[rows, k] = -np.inf
-        return np.asarray(scores.max(axis=1) - own)
+        return behind(features.space(VLM) - fitted["centre"], features.predictions)

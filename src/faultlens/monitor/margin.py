@@ -35,3 +35,17 @@ class Margin(CheckedDetector):
     def _measure(self, features: Features, fitted: Mapping[str, Array]) -> FloatArray:
         top = np.partition(features.logits.astype(np.float64), -2, axis=1)[:, -2:]
         return np.asarray(top[:, 0] - top[:, 1])
+
+
+def behind(scores: FloatArray, predictions: IntArray) -> FloatArray:
+    """Return (N,) by how much the predicted class is behind the best other one, in (N, K) scores.
+
+    Example:
+        >>> behind(np.array([[2.0, 0.5], [2.0, 0.5]]), np.array([0, 1])).tolist()
+        [-1.5, 1.5]
+    """
+    others = np.array(scores, np.float64)
+    rows = np.arange(len(others))
+    own = others[rows, predictions]
+    others[rows, predictions] = -np.inf
+    return np.asarray(others.max(axis=1) - own)

@@ -21,6 +21,7 @@ from faultlens.arrays import Array, FloatArray, IntArray
 from faultlens.monitor.detector import CheckedDetector
 from faultlens.monitor.features import SQUEEZE, Features
 from faultlens.monitor.layered import ClassGaussians, correct
+from faultlens.monitor.margin import behind
 
 
 @dataclass(eq=False)
@@ -71,14 +72,10 @@ class SqueezedMargin(_Squeezed):
     family: ClassVar[str] = "squeezed-margin"
 
     def _measure(self, features: Features, fitted: Mapping[str, Array]) -> FloatArray:
-        rows, k = np.arange(len(features)), features.predictions
-        behind = []
-        for name in features.named(SQUEEZE):
-            others = features.space(name).astype(np.float64)
-            own = others[rows, k]
-            others[rows, k] = -np.inf
-            behind.append(others.max(axis=1) - own)
-        return np.asarray(np.mean(behind, axis=0))
+        margins = [
+            behind(features.space(name), features.predictions) for name in features.named(SQUEEZE)
+        ]
+        return np.asarray(np.mean(margins, axis=0))
 
 
 @dataclass(eq=False)
