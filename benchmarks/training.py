@@ -31,6 +31,8 @@ from trainings.judging import Job, judge
 
 Row = dict[str, Any]
 PEERS = ("DeepLocalize", "DeepDiagnosis")
+#: Not 1: there scikit-learn draws a class of the multi-label data so rare that they take hours.
+SEEDS = (0, 2, 3, 4, 5)
 #: Dear programs first, so that no process ends up with one of them alone.
 DEAR = (34, 6, 3, 1, 8, 12)
 
@@ -41,9 +43,9 @@ def jobs(args: argparse.Namespace) -> list[Job]:
     return [
         Job(p.number, version, seed, framework, args.traces)
         for p in order
+        for seed in SEEDS[: args.seeds]  # outermost: the data of a seed are made once
         for framework in args.frameworks
         for version in ("buggy", "fixed")
-        for seed in range(args.seeds)
         if (version == "buggy" and p.fails) or p.trains(version)
     ]
 
@@ -201,7 +203,7 @@ def report(rows: list[Row]) -> Row:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, choices=range(1, 6))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--programs", type=int, nargs="*", help="numbers; all by default")
     parser.add_argument("--frameworks", nargs="*", default=["torch", "keras"])

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import json
 import sys
 from dataclasses import dataclass
 from functools import lru_cache
@@ -100,6 +101,15 @@ def builders() -> ModuleType:
     return module
 
 
+@lru_cache(maxsize=2)
+def built(builder: str, seed: int, args: str) -> tuple[np.ndarray, np.ndarray, str]:
+    """The data of a recipe; those of both versions and of their repairs are mostly the same."""
+    inputs, targets, task = getattr(builders(), builder)(seed, **json.loads(args))
+    for array in (inputs, targets):
+        array.setflags(write=False)
+    return inputs, targets, task
+
+
 def scaled(x: np.ndarray, how: str) -> np.ndarray:
     """Columns (of tables) or the whole (of images and sequences) brought to a common scale."""
     axes = (0,) if x.ndim == 2 else tuple(range(x.ndim))
@@ -117,7 +127,7 @@ def scaled(x: np.ndarray, how: str) -> np.ndarray:
 def data_of(declaration: Declaration, seed: int) -> Data:
     """The declared data set of one seed, after the preprocessing a repair may ask for."""
     recipe = declaration["dataset"]
-    inputs, targets, task = getattr(builders(), recipe["builder"])(seed, **recipe["args"])
+    inputs, targets, task = built(recipe["builder"], seed, json.dumps(recipe["args"]))
     preprocess = declaration.get("preprocess") or {}
     if preprocess.get("inputs", "none") != "none":
         inputs = scaled(inputs, preprocess["inputs"])

@@ -1,5 +1,6 @@
 """A run that can be killed: `python slow_run.py STORE LOG N`; each encoded row becomes a line."""
 
+import signal
 import sys
 import time
 
@@ -42,4 +43,6 @@ def main(folder, log, n):
 
 
 if __name__ == "__main__":
+    # A process started in the background may have inherited that Ctrl-C is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main(*sys.argv[1:])
