@@ -26,9 +26,11 @@ from faultlens.monitor.verdict import ConceptMap
 from faultlens.onnx_session import open_session
 
 CLASSES, CONCEPTS, WIDTH, SIDE = 10, 100, 512, 224
-IN_GRAPH = ("msp", "refit", "refit-strengths", "heatmap-bayes", "fused-benign", "fused")
+IN_GRAPH = (
+    "msp", "refit", "refit-strengths", "heatmap-bayes", "heatmap-few", "fused-benign", "fused",
+)  # fmt: skip
 CACHED = (
-    "msp", "refit", "refit-strengths", "heatmap", "heatmap-bayes", "mahalanobis",
+    "msp", "refit", "refit-strengths", "heatmap", "heatmap-bayes", "heatmap-few", "mahalanobis",
     "mahalanobis-strengths", "fused-benign", "fused",
 )  # fmt: skip
 #: Required and aimed at, of the graph's overhead and of the throughput.

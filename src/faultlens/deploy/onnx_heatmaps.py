@@ -5,6 +5,7 @@ import numpy as np
 from faultlens.arrays import Array
 from faultlens.deploy.onnx_inputs import Inputs
 from faultlens.monitor.heatmap import HeatmapDetector, JaccardHeatmap
+from faultlens.monitor.heatmap_few import FewPairs
 from faultlens.monitor.pairs import concept_pairs
 
 
@@ -14,6 +15,19 @@ def heatmap(inputs: Inputs, detector: HeatmapDetector) -> str:
     sums = _pair_sums(inputs, fitted["weights"])
     offset = inputs.of_class(fitted["offset"].astype(np.float64)[:, None])
     return inputs.nodes.op("Add", sums, offset)
+
+
+def few_pairs(inputs: Inputs, detector: FewPairs) -> str:
+    """Add the score of `FewPairs`, (N, 1): only its pairs are compared."""
+    n, fitted, strengths = inputs.nodes, detector.fitted(), inputs.space("strengths")
+    first, second = (
+        n.op("Gather", strengths, fitted["pairs"][:, i].astype(np.int64), axis=1) for i in (0, 1)
+    )
+    signs = n.op("Sub", n.single(n.op("Greater", first, second)),
+                 n.single(n.op("Less", first, second)))  # fmt: skip
+    own = inputs.of_class(fitted["few"])
+    sums = n.double(n.reduce("ReduceSum", n.op("Mul", own, signs), axis=1))
+    return n.op("Add", sums, inputs.of_class(fitted["offset"].astype(np.float64)[:, None]))
 
 
 def jaccard(inputs: Inputs, detector: JaccardHeatmap) -> str:

@@ -11,7 +11,10 @@ from faultlens.monitor.fused import EVIDENCE, N_FOLDS, folds, fuse, held_out_sco
 from faultlens.monitor.risk import Quality, aurc
 
 #: What is asked beside the parts of the combination.
-CANDIDATES = (*EVIDENCE.split(","), "temperature", "pnorm", "doctor-alpha", "entropy")
+CANDIDATES = (
+    *EVIDENCE.split(","), "heatmap-bayes", "mahalanobis", "temperature", "pnorm", "doctor-alpha",
+    "entropy",
+)  # fmt: skip
 #: Fewer wrong predictions than this rank detectors by luck.
 MIN_WRONG = 20
 FALLBACK = "msp"

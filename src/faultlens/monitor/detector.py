@@ -230,6 +230,7 @@ DETECTORS = Registry(
         "heatmap-distance": "faultlens.monitor.heatmap:DistanceHeatmap",
         "heatmap-jaccard": "faultlens.monitor.heatmap:JaccardHeatmap",
         "heatmap-bayes": "faultlens.monitor.heatmap:BayesHeatmap",
+        "heatmap-few": "faultlens.monitor.heatmap_few:FewPairs",
         "layers": "faultlens.monitor.layered:Layers",
         "feature-squeezing": "faultlens.monitor.squeezed:FeatureSqueezing",
         "squeezed-margin": "faultlens.monitor.squeezed:SqueezedMargin",

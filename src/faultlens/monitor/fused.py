@@ -24,7 +24,7 @@ from faultlens.monitor.logistic import fit_binary
 N_FOLDS = 5
 #: Softmax, second opinions, heatmap and distance evidence.
 EVIDENCE = (
-    "msp,margin,energy,refit,refit-strengths,heatmap-bayes,mahalanobis,mahalanobis-strengths,"
+    "msp,margin,energy,refit,refit-strengths,heatmap-few,mahalanobis-strengths,"
     "squeezed-margin,vlm-disagreement"
 )
 #: Far from all images, or near a border: attacks are one or the other.
