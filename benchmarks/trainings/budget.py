@@ -12,7 +12,7 @@ DEFAULT = {"torch": 2000, "keras": 500}
 CAPS: dict[str, dict[tuple[int, str | None], int]] = {
     "torch": {
         (1, "fixed"): 4000, (3, "fixed"): 10000, (6, None): 3000, (12, "buggy"): 3000,
-        (34, None): 40, (33, None): 960,
+        (34, None): 24, (33, None): 960,
     },
     "keras": {(1, "fixed"): 1500, (3, "fixed"): 4000, (6, None): 1000, (34, None): 24},
 }  # fmt: skip

@@ -133,4 +133,4 @@ def data_of(declaration: Declaration, seed: int) -> Data:
         inputs = scaled(inputs, preprocess["inputs"])
     if preprocess.get("targets", "none") != "none":
         targets = scaled(targets, preprocess["targets"])
-    return Data(np.asarray(inputs, np.float32), np.asarray(targets, np.float32), task)
+    return Data(np.array(inputs, np.float32), np.array(targets, np.float32), task)
