@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 DEMO := .venv-demo
 
-.PHONY: demo test shapes check lint types contracts bench clean
+.PHONY: demo test adapters shapes check lint types contracts bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -23,8 +23,9 @@ $(DEMO)/.installed: pyproject.toml constraints.txt
 demo: $(DEMO)/.installed
 	$(DEMO)/bin/faultlens demo --out build/demo || test $$? -eq 1
 
+# A process a core, each with one thread; a file's tests stay together, with their fixtures.
 test: $(STAMP)
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist loadfile
 
 # Shapes in annotations are executed: every call in these tests checks them. Left out: tests that
 # pass a wrong type on purpose.
@@ -48,22 +49,27 @@ types: $(STAMP)
 contracts: $(STAMP)
 	$(BIN)/lint-imports
 
-check: lint types contracts test
+check: lint types contracts test adapters
 
 # Peers to compare with go into the same environment.
 $(VENV)/.bench: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	touch $@
 
-# The monitor's peers want torchvision, which must not replace the pinned PyTorch: an environment of
-# their own, beside the product's packages.
+# What wants torchvision, which must not replace the pinned PyTorch: an environment of its own that
+# sees the product's packages.
 PEERS := .venv-peers
-$(PEERS)/.installed: pyproject.toml constraints.txt
+$(PEERS)/.installed: $(STAMP)
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -c "import site; print(f'import site; site.addsitedir({site.getsitepackages()[0]!r})')" \
+		> "$$($(PEERS)/bin/python -c 'import site; print(site.getsitepackages()[0])')/product.pth"
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		torchvision==0.28.0 pytorch-ood==0.4.0 torchattacks==3.5.1
+		torchvision==0.28.0 pytorch-ood==0.4.0 torchattacks==3.5.1 timm open-clip-torch ftfy wcwidth
 	touch $@
+
+# Adapters of libraries that want torchvision.
+adapters: $(PEERS)/.installed
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -q tests/models/test_zoos.py tests/vlm/test_open_clip.py
 
 bench-monitor: $(PEERS)/.installed
 	mkdir -p build/bench

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from faultlens import cli_export, cli_monitor, cli_serve, cli_spec, cli_training, console
+from faultlens import (
+    cli_concepts,
+    cli_diff,
+    cli_export,
+    cli_find,
+    cli_gate,
+    cli_monitor,
+    cli_serve,
+    cli_spec,
+    cli_training,
+    cli_vlm,
+    console,
+)
 from faultlens.terminal import Debug, Json, Quiet, err, errors, progress
 
 app = typer.Typer(
@@ -46,9 +58,13 @@ def debug(
         Path | None, typer.Option(help="faultlens.yaml; options win over it.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="onnx:FILE, torch:MODULE:FACTORY …")] = None,
-    images: Annotated[Path | None, typer.Option(help="Folder or CSV file.")] = None,
-    vlm: Annotated[str | None, typer.Option(help="demo, offline, bridge:FILE.yaml …")] = None,
-    concepts: Annotated[Path | None, typer.Option(help="YAML with the concepts.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Folder, CSV file, or KIND:PATH (rival10, hf …).")
+    ] = None,
+    vlm: Annotated[str | None, typer.Option(help="demo, offline, clip:FOLDER …")] = None,
+    concepts: Annotated[
+        Path | None, typer.Option(help="YAML file, pack, or both: mine.yaml+spurious.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split to analyse.")] = None,
     reference_split: Annotated[
         str | None, typer.Option(help="Split to fit on; cross-fitting without it.")
@@ -270,10 +286,15 @@ def fix(
 
 
 cli_spec.register(app)
+cli_concepts.register(app)
+cli_find.register(app)
+cli_gate.register(app)
+cli_diff.register(app)
 cli_monitor.register(app)
 cli_export.register(cli_monitor.monitor_app)
 cli_serve.register(cli_monitor.monitor_app)
 cli_training.register(app)
+cli_vlm.register(app)
 
 
 def main() -> None:

@@ -13,9 +13,12 @@ from pydantic import (
 )
 
 from faultlens.concepts import describe_validation, read_yaml
+from faultlens.data.kinds import anchored
 from faultlens.errors import InputError
+from faultlens.packs import placed
+from faultlens.vlm import options
 
-_PATHS = ("weights", "preprocess", "images", "features", "head", "concepts", "out")
+_PATHS = ("weights", "preprocess", "features", "head", "out")
 
 
 class RunConfig(BaseModel):
@@ -29,7 +32,7 @@ class RunConfig(BaseModel):
             `auto`. Finds out which of them is broken.
         preprocess: YAML with class names and preprocessing.
         allow_pickle: Open weights that can run code.
-        images: Folder or CSV file.
+        images: Folder, CSV file, or KIND:PATH; see `faultlens.data.kinds`.
         split: Which split to analyse.
         reference_split: Which split to fit on; None cross-fits within the analysed images.
         limit: At most so many images, every class keeping its share.
@@ -37,7 +40,7 @@ class RunConfig(BaseModel):
         head: Head of the features' classifier.
         classes: Class names, where the features do not name them.
         vlm: SPEC of the vision-language model.
-        concepts: YAML with the concepts.
+        concepts: YAML with the concepts, a pack, or several joined by `+`.
         out: The session's folder.
         batch_size: Images at once through a network.
         max_failures: Share of files that may fail to decode.
@@ -120,10 +123,15 @@ class RunConfig(BaseModel):
         for key in _PATHS:
             if isinstance(data.get(key), str):
                 data[key] = path.parent / data[key]
-        for key in ("model", "vlm"):
-            kind, colon, target = str(data.get(key, "")).partition(":")
-            if colon and (path.parent / target).exists():
-                data[key] = f"{kind}:{path.parent / target}"
+        if isinstance(data.get("concepts"), str):
+            data["concepts"] = placed(data["concepts"], path.parent)
+        if isinstance(data.get("images"), str):
+            data["images"] = anchored(data["images"], path.parent)
+        kind, colon, target = str(data.get("model", "")).partition(":")
+        if colon and (path.parent / target).exists():
+            data["model"] = f"{kind}:{path.parent / target}"
+        if isinstance(data.get("vlm"), str):
+            data["vlm"] = options.anchored(data["vlm"], path.parent)
         given = {k: v for k, v in overrides.items() if v is not None}
         return cls.parse(data | given, str(path))
 

@@ -11,6 +11,7 @@
     ├── NotFittedError                fit() first
     ├── SolverError                   a solver broke down; no verdict
     ├── StoreError                    a file of a session is missing or damaged
+    ├── WorkerError                   a process or machine that shares the work stopped
     ├── TrainingFaultError            a watched training is at fault and was told to stop
     └── MissingDependencyError (ImportError)   an extra is not installed
 
@@ -66,6 +67,10 @@ class StoreError(FaultlensError):
     """A stored file is missing, damaged or of another version."""
 
 
+class WorkerError(FaultlensError):
+    """A process or machine that shares the work stopped; what was finished is kept."""
+
+
 class TrainingFaultError(FaultlensError):
     """A watched training has a fault and was to stop at one.
 
@@ -86,6 +91,10 @@ class MissingDependencyError(FaultlensError, ImportError):
             f"{package} must be installed for this, but it is not; "
             f"run: pip install 'faultlens[{extra}]'"
         )
+        self.package, self.extra = package, extra
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.package, self.extra)  # so that it comes back from a worker
 
 
 def nearest(name: str, known: Iterable[str], n: int = 3) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 
 from faultlens.arrays import Array
 from faultlens.errors import InputError, StoreError
+from faultlens.remote import RemotePath, place
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1",
@@ -28,14 +29,14 @@ _NAMES = {np.dtype(v): k for k, v in _DTYPES.items()}
 _REBUILD = "delete it and run the same command again to rebuild it"
 
 
-def write_atomic(path: str | Path, data: bytes) -> None:
+def write_atomic(path: str | Path | RemotePath, data: bytes) -> None:
     """Write a file so that its name never stands for a part of it, whenever the machine stops.
 
     The bytes go to a temporary file in the same folder, reach the disk, and only then take the
     final name. A failure leaves an earlier file of that name as it was.
 
     Args:
-        path: The final name; its folder is made when absent.
+        path: The final name, or a URL that fsspec knows; its folder is made when absent.
         data: The whole content.
 
     Raises:
@@ -48,25 +49,32 @@ def write_atomic(path: str | Path, data: bytes) -> None:
         ...     Path(folder, "note.txt").read_text(), len(os.listdir(folder))
         ('whole', 1)
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    target = place(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        if isinstance(target, RemotePath):
+            target.write_bytes(data)
+        else:
+            _write_file(target, data)
     except OSError as error:
         raise StoreError(
-            f"{path} must be writable, got {error.strerror}; "
+            f"{target} must be writable, got {error.strerror or error}; "
             "free some space or choose another folder"
         ) from error
+
+
+def _write_file(path: Path, data: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -99,7 +107,9 @@ def sha256_file(path: str | Path) -> str:
 
 
 def save_arrays(
-    path: str | Path, arrays: Mapping[str, Array], metadata: Mapping[str, str] | None = None
+    path: str | Path | RemotePath,
+    arrays: Mapping[str, Array],
+    metadata: Mapping[str, str] | None = None,
 ) -> str:
     """Write named arrays as one safetensors file, atomically.
 
@@ -129,7 +139,7 @@ def save_arrays(
 
 
 def load_arrays(
-    path: str | Path, sha256: str | None = None
+    path: str | Path | RemotePath, sha256: str | None = None
 ) -> tuple[dict[str, Array], dict[str, str]]:
     """Read a safetensors file into memory.
 
@@ -153,12 +163,12 @@ file or directory; run the command that makes it again
 
 
 def map_arrays(
-    path: str | Path, *, is_random: bool = False
+    path: str | Path | RemotePath, *, is_random: bool = False
 ) -> tuple[dict[str, Array], dict[str, str]]:
     """Map a safetensors file into memory: nothing is read before it is used, nothing is copied.
 
     Args:
-        path: The file.
+        path: The file; one behind a URL is read whole.
         is_random: Tell the system that rows far apart will be read, so that it does not read
             ahead (ten times faster on a cold disk).
 
@@ -175,8 +185,10 @@ def map_arrays(
         ...     map_arrays(f"{folder}/a.safetensors")[0]["w"].tolist()
         [0, 1, 2]
     """
+    if isinstance(target := place(path), RemotePath):
+        return load_arrays(target)
     try:
-        with open(path, "rb") as file:
+        with open(target, "rb") as file:
             buffer = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except OSError as error:
         raise _unreadable(path, error) from error
@@ -187,7 +199,46 @@ def map_arrays(
     return _parse(buffer, path)
 
 
-def write_json(path: str | Path, value: Any) -> str:
+def read_header(path: str | Path | RemotePath) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return what a safetensors file says of itself, without reading its arrays.
+
+    Returns:
+        Shape and data type of every array by its name, and the metadata.
+
+    Raises:
+        StoreError: The file is absent, cut short, or its header is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = save_arrays(f"{folder}/a.safetensors", {"w": np.eye(2)}, {"unit": "m"})
+        ...     read_header(f"{folder}/a.safetensors")
+        ({'w': ((2, 2), 'float64')}, {'unit': 'm'})
+    """
+    target = place(path)
+    if not isinstance(target, RemotePath):
+        arrays, metadata = map_arrays(target)
+        return {name: (array.shape, array.dtype.name) for name, array in arrays.items()}, metadata
+    try:
+        size = target.size()
+        begin = 8 + int.from_bytes(target.read_bytes(0, 8), "little")
+        header = json.loads(target.read_bytes(8, min(begin, size)))
+        metadata = {str(k): str(v) for k, v in header.pop("__metadata__", {}).items()}
+        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        if begin + end != size:
+            raise ValueError(f"{size} bytes where its header announces {begin + end}")
+        stated = {
+            name: (tuple(entry["shape"]), np.dtype(_DTYPES[entry["dtype"]]).name)
+            for name, entry in header.items()
+        }
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise _damaged(path, "safetensors", error) from error
+    return stated, metadata
+
+
+def write_json(path: str | Path | RemotePath, value: Any) -> str:
     """Write a value as indented JSON, atomically, and return the file's SHA-256.
 
     Raises:
@@ -204,7 +255,7 @@ def write_json(path: str | Path, value: Any) -> str:
     try:
         text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{Path(path).name} must hold JSON values, got: {error}") from error
+        raise InputError(f"{place(path).name} must hold JSON values, got: {error}") from error
     data = f"{text}\n".encode()
     write_atomic(path, data)
     return hashlib.sha256(data).hexdigest()
@@ -228,7 +279,7 @@ def json_value(value: Any) -> Any:
     return value
 
 
-def read_json(path: str | Path, sha256: str | None = None) -> Any:
+def read_json(path: str | Path | RemotePath, sha256: str | None = None) -> Any:
     """Return the value of a JSON file, checked against a hash if one is given.
 
     Raises:
@@ -247,9 +298,9 @@ directory; run the command that makes it again
         raise _damaged(path, "JSON", error) from error
 
 
-def _read(path: str | Path, sha256: str | None) -> bytes:
+def _read(path: str | Path | RemotePath, sha256: str | None) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        data = place(path).read_bytes()
     except OSError as error:
         raise _unreadable(path, error) from error
     if sha256 is not None and (actual := hashlib.sha256(data).hexdigest()) != sha256:
@@ -257,13 +308,14 @@ def _read(path: str | Path, sha256: str | None) -> bytes:
     return data
 
 
-def _unreadable(path: str | Path, error: OSError) -> StoreError:
+def _unreadable(path: str | Path | RemotePath, error: OSError) -> StoreError:
     return StoreError(
-        f"{path} must be a readable file, got {error.strerror}; run the command that makes it again"
+        f"{path} must be a readable file, got {error.strerror or error}; "
+        "run the command that makes it again"
     )
 
 
-def _damaged(path: str | Path, form: str, error: Exception) -> StoreError:
+def _damaged(path: str | Path | RemotePath, form: str, error: Exception) -> StoreError:
     return StoreError(f"{path} must be an undamaged {form} file, got: {error}; {_REBUILD}")
 
 
@@ -285,7 +337,9 @@ def _serialize(arrays: Mapping[str, Array], metadata: Mapping[str, str]) -> byte
     return b"".join([len(text).to_bytes(8, "little"), text, *parts])
 
 
-def _parse(buffer: bytes | mmap.mmap, path: str | Path) -> tuple[dict[str, Array], dict[str, str]]:
+def _parse(
+    buffer: bytes | mmap.mmap, path: str | Path | RemotePath
+) -> tuple[dict[str, Array], dict[str, str]]:
     """Return the arrays of a safetensors file as views of `buffer`, and its metadata."""
     begin = 8 + int.from_bytes(buffer[:8], "little")
     arrays: dict[str, Array] = {}

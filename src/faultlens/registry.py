@@ -62,9 +62,23 @@ def _registered(group: str) -> dict[str, str]:
 MODELS = Registry(
     "model",
     {
+        "hf": "faultlens.models.huggingface:load",
         "onnx": "faultlens.models.onnx:load",
+        "timm": "faultlens.models.timm:load",
         "torch": "faultlens.models.pytorch:load_factory",
         "torch-export": "faultlens.models.pytorch:load_export",
+        "torchvision": "faultlens.models.torchvision:load",
+    },
+)
+
+IMAGES = Registry(
+    "images",
+    {
+        "cifar10": "faultlens.data.cifar10:open_cifar10",
+        "hf": "faultlens.data.huggingface:open_huggingface",
+        "remote": "faultlens.data.remote:open_remote",
+        "rival10": "faultlens.data.rival10:open_rival10",
+        "webdataset": "faultlens.data.webdataset:open_webdataset",
     },
 )
 
@@ -74,5 +88,8 @@ VLMS = Registry(
         "demo": "faultlens.vlm.demo:load",
         "offline": "faultlens.vlm.offline:load",
         "bridge": "faultlens.vlm.labels:load",
+        "clip": "faultlens.vlm.clip:load",
+        "onnx-clip": "faultlens.vlm.onnx_clip:load",
+        "open_clip": "faultlens.vlm.open_clip:load",
     },
 )

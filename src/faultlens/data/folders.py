@@ -42,6 +42,16 @@ def list_folder(root: str) -> Listing:
         raise InputError(
             f"'{root}' must be a readable folder, got {error}; check its permissions"
         ) from error
+    return arranged(root, files, folders)
+
+
+def arranged(root: str, files: list[str], folders: list[str]) -> Listing:
+    """Read the layout off the paths of pictures and folders, relative to `root`; see `list_folder`.
+
+    Example:
+        >>> arranged("photos", ["cat/1.png"], ["cat"]).classes
+        ['cat']
+    """
     parts = [file.split("/", 2) for file in files]
     if _has_splits(root, parts):
         _refuse_empty({p[0] for p in parts}, [f for f in folders if f.count("/") == 0])

@@ -1,7 +1,7 @@
 """ImageSource: where labelled images come from; nothing is decoded until asked."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,28 +12,31 @@ from faultlens.arrays import Array, IntArray, check_array, read_only
 from faultlens.data.classes import in_order, match
 from faultlens.data.decode import MAX_PIXELS, decode
 from faultlens.data.folders import list_folder
-from faultlens.data.listing import Listing, check_exists
+from faultlens.data.kinds import kind_of
+from faultlens.data.listing import Listing, check_exists, check_names
 from faultlens.data.pixels import check_pixels, to_file
 from faultlens.data.scan import Progress, Scan, scan_files
 from faultlens.data.subset import check_indices, stratified_order
 from faultlens.data.tables import list_table
 from faultlens.errors import ImageError, InputError, ShapeError, nearest
+from faultlens.registry import IMAGES
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class ImageSource:
-    """Labelled images in a folder, named by a CSV file, or in an array.
+    """Labelled images in files, in an array, or inside larger files.
 
     Attributes:
         names: Path of each of the N images relative to `root`, with forward slashes, or `array[i]`.
         labels: (N,) int64, the truth as an index into `class_names`.
         class_names: K names.
-        root: Folder that the names start from; "" for arrays.
+        root: Folder or file that they come from; "" for arrays.
         splits: Split of each image, or None.
         subclasses: Subclass of each image, "" for none, or None.
         attributes: Per attribute (N,) int8: 1 present, 0 absent, -1 unknown.
         pixels: Of arrays: uint8 (M, H, W, 3) or (M, H, W); None for files.
-        rows: Of arrays: (N,), the row of `pixels` for each image.
+        stored: Of images inside larger files: gives the bytes of row j; called from threads.
+        rows: Of both: (N,), the row of `pixels` or `stored` for each image.
 
     Example:
         >>> images = np.zeros((3, 8, 8), dtype=np.uint8)
@@ -53,9 +56,10 @@ class ImageSource:
     attributes: dict[str, IntArray] = field(default_factory=dict)
     pixels: Array | None = None
     rows: IntArray | None = None
+    stored: Callable[[int], bytes] | None = None
 
     def __post_init__(self) -> None:
-        _check_names(self.names)
+        check_names(self.names)
         columns = {"labels": self.labels, "splits": self.splits, "subclasses": self.subclasses}
         for name, column in (columns | self.attributes).items():
             if column is not None and len(column) != len(self.names):
@@ -81,7 +85,7 @@ class ImageSource:
             faultlens.errors.InputError: images must be a folder, got 'no/such/place', which ...
         """
         root = os.path.expanduser(os.fspath(root))
-        return cls._listed(root, list_folder(root))
+        return cls.from_listing(list_folder(root), root)
 
     @classmethod
     def from_csv(
@@ -107,8 +111,7 @@ class ImageSource:
         """
         path = os.path.expanduser(os.fspath(path))
         root = os.path.dirname(path) or "." if root is None else os.path.expanduser(os.fspath(root))
-        source = cls._listed(root, list_table(path, root))
-        return source if class_names is None else source.match_classes(class_names)
+        return cls.from_listing(list_table(path, root), root, class_names)
 
     @classmethod
     def from_arrays(
@@ -153,18 +156,33 @@ class ImageSource:
         )
 
     @classmethod
-    def _listed(cls, root: str, listing: Listing) -> "ImageSource":
-        class_names = in_order(listing.classes)
-        index = {name: k for k, name in enumerate(class_names)}
-        return cls(
+    def from_listing(
+        cls,
+        listing: Listing,
+        root: str = "",
+        class_names: Sequence[str] | None = None,
+        stored: Callable[[int], bytes] | None = None,
+    ) -> "ImageSource":
+        """Take what a reader listed; `stored` gives the bytes of row i where no file does.
+
+        Example:
+            >>> ImageSource.from_listing(Listing(["1"], ["cat"]), stored=lambda i: b"P5").read(0)
+            b'P5'
+        """
+        names = in_order(listing.classes)
+        index = {name: k for k, name in enumerate(names)}
+        source = cls(
             names=tuple(listing.names),
             labels=_column([index[c] for c in listing.classes], "labels", np.int64),
-            class_names=class_names,
+            class_names=names,
             root=root,
             splits=None if listing.splits is None else tuple(listing.splits),
             subclasses=None if listing.subclasses is None else tuple(listing.subclasses),
             attributes={a: read_only(values) for a, values in listing.attributes.items()},
+            stored=stored,
+            rows=None if stored is None else read_only(np.arange(len(listing.names))),
         )
+        return source if class_names is None else source.match_classes(class_names)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -199,8 +217,10 @@ class ImageSource:
             >>> ImageSource.from_arrays(np.zeros((1, 1, 2), np.uint8), [0], ["cat"]).read(0)
             b'P5 2 1 255\\n\\x00\\x00'
         """
-        if self.pixels is not None and self.rows is not None:
+        if self.rows is not None and self.pixels is not None:
             return to_file(self.pixels[self.rows[i]])
+        if self.rows is not None and self.stored is not None:
+            return self.stored(int(self.rows[i]))
         try:
             with open(os.path.join(self.root, self.names[i]), "rb") as file:
                 return file.read()
@@ -336,17 +356,25 @@ class ImageSource:
 
 
 def open_images(path: str | os.PathLike[str]) -> ImageSource:
-    """Open a folder of images or a CSV file that names them.
+    """Open a folder of images, a CSV file that names them, or another kind of collection.
+
+    Args:
+        path: A folder or a CSV file; `KIND:PATH` with a kind of `faultlens.registry.IMAGES`; or a
+            path whose kind its files tell, see `faultlens.data.kinds.kind_of`.
 
     Raises:
-        InputError: Neither, or whatever is wrong with it.
+        InputError: None of these, or whatever is wrong with it.
+        MissingDependencyError: The kind needs an extra that is not installed.
 
     Example:
         >>> open_images("no/such/place")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         faultlens.errors.InputError: images must be a folder or a CSV file, got 'no/such/place', ...
     """
-    path = os.path.expanduser(os.fspath(path))
+    kind, path = kind_of(os.fspath(path))
+    if kind is not None:
+        source: ImageSource = IMAGES.load(kind)(path)
+        return source
     check_exists(path, "a folder or a CSV file")
     if os.path.isdir(path):
         return ImageSource.from_folder(path)
@@ -367,11 +395,3 @@ def _attribute(values: Any, name: str) -> IntArray:
     if not np.isin(column, (-1, 0, 1)).all():
         raise InputError(f"attribute {name} must hold 1, 0 or -1, got {sorted(set(column))}")
     return column
-
-
-def _check_names(names: Sequence[str]) -> None:
-    try:
-        "".join(names).encode()
-    except UnicodeEncodeError as error:
-        bad = next(n for n in names if n.encode(errors="ignore").decode() != n)
-        raise InputError(f"file names must be UTF-8, got {bad!a}; rename it") from error

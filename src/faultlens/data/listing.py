@@ -54,3 +54,16 @@ def check_exists(path: str, what: str) -> None:
     beside = os.listdir(parent) if os.path.isdir(parent) else []
     hint = nearest(name, beside) if beside else f"there is no folder '{parent}' either"
     raise InputError(f"images must be {what}, got '{path}', which does not exist; {hint}")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise InputError unless every file name is valid UTF-8.
+
+    Example:
+        >>> check_names(["cat/1.jpg"])
+    """
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        bad = next(n for n in names if n.encode(errors="ignore").decode() != n)
+        raise InputError(f"file names must be UTF-8, got {bad!a}; rename it") from error

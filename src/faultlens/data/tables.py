@@ -4,6 +4,7 @@ import csv
 import os
 import posixpath
 from collections import Counter
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -44,7 +45,25 @@ def list_table(path: str, root: str) -> Listing:
         (['truck'], array([1], dtype=int8))
     """
     check_exists(path, "a CSV file")
-    columns = _columns(path, _rows(path))
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            listing = read_table(path, file, root)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    _check_files(listing.names, root)
+    return listing
+
+
+def read_table(path: str, lines: Iterable[str], root: str) -> Listing:
+    """List the pictures that the lines of a CSV file name; see `list_table`.
+
+    Whether the files are there is not looked at.
+
+    Example:
+        >>> read_table("images.csv", ["path,class", "1.png,truck"], "").names
+        ['1.png']
+    """
+    columns = _columns(path, _rows(path, lines))
     for name in ("path", "class", "split"):
         if "" in columns.get(name, ()):
             row = columns[name].index("") + 1
@@ -52,7 +71,11 @@ def list_table(path: str, root: str) -> Listing:
                 f"column '{name}' of '{path}' must not be blank, got nothing in row {row}; fill it"
             )
     names = [_relative(value, root) for value in columns["path"]]
-    _check_files(names, root)
+    repeated = [name for name, n in Counter(names).items() if n > 1]
+    if repeated:
+        raise InputError(
+            f"paths must be named once, got {some(repeated)} more than once; remove the extra rows"
+        )
     return Listing(
         names,
         columns["class"],
@@ -62,14 +85,17 @@ def list_table(path: str, root: str) -> Listing:
     )
 
 
-def _rows(path: str) -> list[list[str]]:
+def _rows(path: str, lines: Iterable[str]) -> list[list[str]]:
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            return [row for row in csv.reader(file, strict=True) if row]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(
-            f"'{path}' must be a CSV file in UTF-8, got {error}; save it again as CSV UTF-8"
-        ) from error
+        return [row for row in csv.reader(lines, strict=True) if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str, error: Exception) -> InputError:
+    return InputError(
+        f"'{path}' must be a CSV file in UTF-8, got {error}; save it again as CSV UTF-8"
+    )
 
 
 def _columns(path: str, rows: list[list[str]]) -> dict[str, list[str]]:
@@ -102,12 +128,7 @@ def _relative(path: str, root: str) -> str:
     return posixpath.normpath(path.replace(os.sep, "/"))
 
 
-def _check_files(names: list[str], root: str) -> None:
-    repeated = [name for name, n in Counter(names).items() if n > 1]
-    if repeated:
-        raise InputError(
-            f"paths must be named once, got {some(repeated)} more than once; remove the extra rows"
-        )
+def _check_files(names: Sequence[str], root: str) -> None:
     missing = [name for name in names if not os.path.isfile(os.path.join(root, name))]
     if missing:
         slashes = " (with forward slashes)" if "\\" in missing[0] else ""

@@ -53,7 +53,7 @@ def variants(
     taken = input_shape[2:] if stated.layout == "nchw" else input_shape[1:3]
     known, found = [stated, *tried], dict[str, Preprocessing]()
     for name, changes in (*_orders(stated), *_values(stated, own), *_sizes(stated, taken)):
-        one = Preprocessing(**(stated.model_dump() | changes))
+        one = type(stated)(**(stated.model_dump() | changes))
         if _is_taken(one, taken) and not any(_is_same(one, other) for other in known):
             found[name] = one
             known.append(one)

@@ -100,6 +100,28 @@ def load_weights(
         )
 
 
+def need_weights(weights: str | os.PathLike[str] | None, name: str) -> str | os.PathLike[str]:
+    """Return the weights of a model that would be random without them.
+
+    Args:
+        weights: What the user gave.
+        name: The model's, for the message.
+
+    Raises:
+        InputError: There are none.
+
+    Example:
+        >>> need_weights("net.safetensors", "timm:resnet18")
+        'net.safetensors'
+    """
+    if weights is None:
+        raise InputError(
+            f"weights must be given for {name}, whose weights would be random, got none; give the "
+            "file of the trained ones with --weights"
+        )
+    return weights
+
+
 @contextmanager
 def _current_folder() -> Iterator[None]:
     folder = os.getcwd()

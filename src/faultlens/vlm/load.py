@@ -15,8 +15,10 @@ def load_vlm(spec: str) -> VlmBackend:
     """Load a vision-language model.
 
     Args:
-        spec: `demo` (pictures of ConceptWorld only), `offline`, `bridge:FILE.yaml`, or
-            `NAME:ARGUMENT` of a registered backend.
+        spec: `demo` (pictures of ConceptWorld only), `offline`, `bridge:FILE.yaml`,
+            `clip:FOLDER|ID`, `onnx-clip:FOLDER`, `open_clip:ARCHITECTURE@FILE`, or
+            `NAME:ARGUMENT` of a registered backend. Those that run in PyTorch take settings
+            after the target, such as `,device=cuda`; see `faultlens.vlm.options.TorchOptions`.
 
     Raises:
         InputError: The name is unknown, or what follows the colon is missing or wrong.
