@@ -8,7 +8,7 @@ reference images.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import yaml
@@ -74,6 +74,9 @@ class ConceptFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    pack: str | None = Field(default=None, description="name of a pack that comes with FaultLens")
+    version: Literal[1] = Field(default=1, description="of this form of file")
+    about: str | None = Field(default=None, description="one line for the reader")
     templates: tuple[str, ...] = Field(default=TEMPLATES, min_length=1)
     class_templates: tuple[str, ...] = Field(default=CLASS_TEMPLATES, min_length=1)
     concepts: dict[str, ConceptEntry]
@@ -111,7 +114,7 @@ class ConceptFile(BaseModel):
         return _with_slot(value)
 
     @classmethod
-    def parse(cls, data: Any, source: str = "concepts") -> "ConceptFile":
+    def parse(cls, data: Any, source: str = "concepts", at_least: int = 2) -> "ConceptFile":
         """Check a parsed document; InputError with the place and the nearest known key."""
         if not isinstance(data, dict):
             raise InputError(
@@ -122,8 +125,10 @@ class ConceptFile(BaseModel):
             parsed = cls.model_validate(data)
         except ValidationError as error:
             raise InputError(f"{source}: {describe_validation(error, cls)}") from error
-        if len(parsed.concepts) < 2:
-            raise InputError(f"{source} must have at least 2 concepts, got {len(parsed.concepts)}")
+        if len(parsed.concepts) < at_least:
+            raise InputError(
+                f"{source} must have at least {at_least} concepts, got {len(parsed.concepts)}"
+            )
         for name, entry in parsed.classes.items():
             for concept in entry.relevant:
                 if concept not in parsed.concepts:
@@ -140,6 +145,10 @@ class ConceptFile(BaseModel):
                 raise InputError(
                     f"concepts file names an unknown class '{name}'; {nearest(name, classes)}"
                 )
+
+    def entry_of(self, name: str) -> ClassEntry:
+        """Return what the file says of a class of the model; an empty entry where nothing."""
+        return self.classes.get(name, ClassEntry())
 
     @classmethod
     def read(cls, path: str | Path) -> "ConceptFile":
@@ -224,9 +233,8 @@ class Vocabulary:
         """
         file.check_classes(classes)
         prompts = {c: prompts_of(e, file.templates) for c, e in file.concepts.items()}
-        names = {
-            k: (*(file.classes[k].names if k in file.classes else ()),) or (k,) for k in classes
-        }
+        entries = {k: file.entry_of(k) for k in classes}
+        names = {k: entry.names or (k,) for k, entry in entries.items()}
         class_prompts = {
             k: [t.format(_words(n)) for n in names[k] for t in file.class_templates]
             for k in classes
@@ -242,9 +250,7 @@ class Vocabulary:
 
         n_subsets = min(N_SUBSETS, *(len(ps) for ps in prompts.values()))
         subsets = [[mean(ps[r::n_subsets]) for ps in prompts.values()] for r in range(n_subsets)]
-        relevant = [
-            [k in file.classes and c in file.classes[k].relevant for c in prompts] for k in classes
-        ]
+        relevant = [[c in entry.relevant for c in prompts] for entry in entries.values()]
         return cls(
             concepts=tuple(prompts),
             classes=tuple(classes),

@@ -36,6 +36,7 @@ from faultlens.measure import (
 from faultlens.models.classifier import Classifier
 from faultlens.models.drift import ChannelScales
 from faultlens.models.load import load_model
+from faultlens.packs import read_concepts
 from faultlens.report.html import render
 from faultlens.vlm.backend import VlmBackend
 from faultlens.vlm.load import load_vlm
@@ -72,7 +73,7 @@ def run(config: RunConfig, inputs: Inputs, progress: Progress | None = None) -> 
     _check_folder(out)
     file = inputs.concepts
     if not isinstance(file, ConceptFile):
-        file = ConceptFile.read(file)
+        file = read_concepts(file)
     measured, backend = _measured(config, inputs, file, progress)
     encode_text = CachedTextEncoder(backend, out / "embeddings").encode_text
     vocabulary = Vocabulary.build(file, measured.classes, encode_text)
