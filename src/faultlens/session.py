@@ -22,6 +22,7 @@ from faultlens.models.classifier import Classifier
 from faultlens.models.load import load_model
 
 if TYPE_CHECKING:
+    from faultlens.query import Selection
     from faultlens.spec.suite import Report
 
 #: 0 clean, 1 fault found, 3 unknown; 2 is a wrong input and never reaches here.
@@ -257,6 +258,29 @@ class DebugSession:
 
         settings = verifying.Settings(region, timeout_s, seed, certificates)
         return verifying.verify(self, spec, settings, model=model)
+
+    def where(self, formula: str, source: str = "model") -> "Selection":
+        """Find the images on which a formula holds, those first where it holds clearly.
+
+        Args:
+            formula: In the language of `docs/guide/con_spec.md`, such as
+                `predict(truck) and not hasCon(wheels)`; of images also `label(truck)`,
+                `vlm(truck)`, `correct`, `wrong`.
+            source: Whose strengths are asked: `model` (what the embedding carries) or `vlm` (what
+                the picture shows). Predictions are the classifier's, either way.
+
+        Returns:
+            The images, ranked by margin; `.where(…)` narrows, `.by("class")` parts, `.heatmap()`
+            shows what they have in common, `.save_images(folder)` writes a contact sheet.
+
+        Raises:
+            SpecError: The formula is wrong, or speaks of what this session does not know.
+            InputError: Features, or images of a reference split, are no longer where they were.
+            StoreError: The embeddings of the run are missing or damaged.
+        """
+        from faultlens import query  # noqa: PLC0415  built on sessions
+
+        return query.where(self, formula, source)
 
     def _classifier(self, model: Classifier | None) -> Classifier:
         """Return the classifier of the run: the given one, or loaded; InputError for another."""

@@ -92,10 +92,12 @@ def of(session: DebugSession) -> Signals:
     zero_shot = np.array([named[row["vlm"]] for row in session.images], np.int64)
     own = np.eye(len(session.classes))[zero_shot] * _ABOVE
     labels, logits = rows.labels[:n], rows.logits[:n].astype(np.float64)
+    known = np.concatenate([np.eye(len(session.classes))[k] for k in (labels, zero_shot)], axis=1)
+    known = 2 * known - 1
     model, vlm = (
         Source(
             name,
-            Images(np.concatenate([strengths[:n], scores], axis=1), labels, predicted),
+            Images(np.concatenate([strengths[:n], scores, known], axis=1), labels, predicted),
             tuple(truth.thresholds(strengths, part) for part in reference),
             fit_of,
         )
@@ -109,15 +111,29 @@ def of(session: DebugSession) -> Signals:
 
 
 def ground(
-    session: DebugSession, source: str, file: SpecFile, thresholds: Thresholds
+    session: DebugSession,
+    source: str,
+    file: SpecFile,
+    thresholds: Thresholds,
+    *,
+    has_truth: bool = False,
 ) -> Iterator[GroundSpec]:
     """Yield the ground specifications of a file for a session's classes and concepts.
+
+    Args:
+        session: Finished.
+        source: Whose thresholds they are, for messages.
+        file: As parsed.
+        thresholds: Of `hasCon`.
+        has_truth: Whether they are asked of images, whose labels are known.
 
     Raises:
         SpecError: It names what the session does not have, or asks `hasCon` of a concept that has
             no usable threshold.
     """
-    names = Scope(session.concepts, session.classes, thresholds.values, relevance(session))
+    names = Scope(
+        session.concepts, session.classes, thresholds.values, relevance(session), has_truth
+    )
     try:
         yield from grounding.ground(file, names)
     except SpecError as error:
@@ -143,7 +159,10 @@ def observed(
     Raises:
         SpecError: See `ground`; or there is no specification at all.
     """
-    grounded = [ground(session, source.name, file, thresholds) for thresholds in source.thresholds]
+    grounded = [
+        ground(session, source.name, file, thresholds, has_truth=True)
+        for thresholds in source.thresholds
+    ]
     specs: list[GroundSpec] = []
     seen: list[Observed] = []
     is_empty = True
@@ -162,11 +181,13 @@ def _names_classes_only(spec: GroundSpec, session: DebugSession) -> bool:
     """Whether logits enter a specification through `predict` alone."""
     n_concepts, n_rivals = len(session.concepts), len(session.classes) - 1
 
+    is_logit = range(n_concepts, n_concepts + len(session.classes)).__contains__
+
     def is_named(formula: Formula) -> bool:
         if isinstance(formula, Comparison):
-            return all(signal < n_concepts for signal, _ in formula.terms)
+            return not any(is_logit(signal) for signal, _ in formula.terms)
         leaves = [p for p in formula.parts if isinstance(p, Comparison)]
-        if not any(signal >= n_concepts for leaf in leaves for signal, _ in leaf.terms):
+        if not any(is_logit(signal) for leaf in leaves for signal, _ in leaf.terms):
             return all(is_named(p) for p in formula.parts)
         # `predict` is all of the rivals beaten, its negation any not beaten; `top` is between.
         wanted = n_rivals if leaves[0].is_strict else 1

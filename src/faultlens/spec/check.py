@@ -54,7 +54,9 @@ class Images:
     """N images as one source sees them.
 
     Attributes:
-        signals: (N, C + K) strengths, then logits; float64.
+        signals: (N, C + K) strengths, then logits; where specs may ask for the truth, (N, C + 3 K):
+            then 1 or -1 for each class, whether the image is labelled so, and whether the
+            vision-language model names it so; float64.
         labels: (N,) classes.
         predictions: (N,) classes the source gives.
     """
@@ -153,18 +155,33 @@ def judge(specs: Sequence[GroundSpec], seen: Sequence[Observed], rule: Rule) -> 
     """
     n = np.array([len(o.rows) for o in seen], np.int64)
     k = np.array([int(o.is_kept.sum()) for o in seen], np.int64)
-    required = np.array([_required(s, rule) for s in specs])
+    p = p_values(specs, n, k, rule)
+    return [_checked(s, o, rule, tails) for s, o, tails in zip(specs, seen, p, strict=True)]
+
+
+def p_values(
+    specs: Sequence[GroundSpec], n: IntArray, k: IntArray, rule: Rule
+) -> list[tuple[float, float]]:
+    """Test the rates of a suite: that each is at most the required one, and at least.
+
+    Args:
+        specs: The suite.
+        n: Images that each speaks of.
+        k: Those on which it holds.
+        rule: For what the specifications leave open.
+
+    Returns:
+        Per specification both p-values, adjusted over the suite; NaN with fewer than 10 images.
+    """
+    required = np.array([required_rate(s, rule) for s in specs])
     is_tested = n >= MIN_IMAGES
     adjust = benjamini_hochberg if rule.is_exploratory else holm
-    tails = [np.full(len(seen), np.nan), np.full(len(seen), np.nan)]
+    tails = [np.full(len(specs), np.nan), np.full(len(specs), np.nan)]
     if is_tested.any():
         raw = binomial_tails(k[is_tested], n[is_tested], required[is_tested])
         for adjusted, p in zip(tails, raw, strict=True):
             adjusted[is_tested] = adjust(p)
-    return [
-        _checked(spec, o, rule, (float(tails[0][i]), float(tails[1][i])))
-        for i, (spec, o) in enumerate(zip(specs, seen, strict=True))
-    ]
+    return [(float(holds), float(fails)) for holds, fails in zip(*tails, strict=True)]
 
 
 def check(specs: Iterable[GroundSpec], images: Images, rule: Rule) -> list[Checked]:
@@ -197,7 +214,7 @@ def _asked(
 ) -> Checked:
     order = rng.permutation(len(seen.rows))
     confidence = spec.confidence or rule.confidence
-    test = RateTest(_required(spec, rule), (1 - confidence) / n_specs)
+    test = RateTest(required_rate(spec, rule), (1 - confidence) / n_specs)
     n = 0
     for is_kept in seen.is_kept[order]:
         if test.verdict is not None:
@@ -211,17 +228,26 @@ def _asked(
 
 
 def _checked(spec: GroundSpec, seen: Observed, rule: Rule, p: tuple[float, float]) -> Checked:
+    return _of(spec, seen, rule, verdict_of(spec, len(seen.rows), rule, p), p)
+
+
+def verdict_of(spec: GroundSpec, n: int, rule: Rule, p: tuple[float, float]) -> tuple[str, str]:
+    """Return the verdict on a specification, and why it is unknown or empty.
+
+    Args:
+        spec: The specification.
+        n: Images that it speaks of.
+        rule: For what it leaves open.
+        p: As `p_values` gives them.
+    """
     level = 1 - (spec.confidence or rule.confidence)
-    n = len(seen.rows)
     if n < MIN_IMAGES:
-        verdict = "UNKNOWN", f"it speaks of {n} images, fewer than {MIN_IMAGES}"
-    elif p[0] <= level:
-        verdict = "HOLDS", ""
-    elif p[1] <= level:
-        verdict = "FAILS", ""
-    else:
-        verdict = "UNKNOWN", _TOO_FEW
-    return _of(spec, seen, rule, verdict, p)
+        return "UNKNOWN", f"it speaks of {n} images, fewer than {MIN_IMAGES}"
+    if p[0] <= level:
+        return "HOLDS", ""
+    if p[1] <= level:
+        return "FAILS", ""
+    return "UNKNOWN", _TOO_FEW
 
 
 def _of(
@@ -234,8 +260,9 @@ def _of(
     confidence = spec.confidence or rule.confidence
     low, high = clopper_pearson(int(seen.is_kept.sum()), len(seen.rows), confidence)
     interval = float(low), float(high)
-    return Checked(spec, seen, interval, _required(spec, rule), confidence, *p, *verdict)
+    return Checked(spec, seen, interval, required_rate(spec, rule), confidence, *p, *verdict)
 
 
-def _required(spec: GroundSpec, rule: Rule) -> float:
+def required_rate(spec: GroundSpec, rule: Rule) -> float:
+    """Return the share of images on which a specification is to hold."""
     return rule.required_rate if spec.rate is None else spec.rate

@@ -35,6 +35,10 @@ __all__ = ["GroundSpec", "Scope", "ground"]
 MAX_SIZE = 300_000
 #: Names tried for the cases of a spec's leading `forall`.
 MAX_CASES = 20_000_000
+_OF_IMAGES = (
+    "{0} must be asked of images, and no embedding of a region has a label; "
+    "use it with check or find, and leave it out where a spec is to be verified"
+)
 _MAX_EXTREMES = 8  # in one comparison
 
 
@@ -226,6 +230,8 @@ class _Grounder:
         meaning = _known().get(node.name)
         if not isinstance(meaning, Predicate):
             raise self._no_formula(node, meaning)
+        if meaning.is_of_images and not self.names.scope.has_truth:
+            raise self.names.wrong(node.span, _OF_IMAGES.format(node.name))
         values = self.names.arguments(node, meaning.signature, place.names)
         key = (node.name, *values)
         if key not in self.calls:

@@ -13,7 +13,7 @@ import numpy as np
 from faultlens.arrays import BoolArray, FloatArray
 from faultlens.errors import InputError, SpecError
 from faultlens.registry import Registry
-from faultlens.spec.formula import AtLeast, Comparison, Formula, all_of
+from faultlens.spec.formula import AtLeast, Comparison, Formula, all_of, any_of, negate
 
 #: Kinds of arguments: names resolve to places, a rank to 1..K, a threshold to (operator, number).
 KINDS = ("concept", "class", "rank", "threshold")
@@ -28,12 +28,15 @@ class Scope:
         classes: Their order is that of the logits.
         thresholds: (C,) of `hasCon`, NaN where there is none; None for none at all.
         relevant: (K, C) which concepts a class should have; None where nobody said.
+        has_truth: Whether specs are asked of images only, so that they may speak of what an image
+            has and an embedding has not: its label, and the class its picture shows.
     """
 
     concepts: tuple[str, ...]
     classes: tuple[str, ...]
     thresholds: FloatArray | None = None
     relevant: BoolArray | None = None
+    has_truth: bool = False
 
     def __post_init__(self) -> None:
         c, k = len(self.concepts), len(self.classes)
@@ -48,6 +51,14 @@ class Scope:
         """Return the signal of a class's logit: logits follow the strengths."""
         return len(self.concepts) + cls
 
+    def label(self, cls: int) -> int:
+        """Return the signal that is 1 on images labelled as a class, else -1."""
+        return len(self.concepts) + len(self.classes) + cls
+
+    def seen(self, cls: int) -> int:
+        """Return the signal that is 1 where the vision-language model names a class, else -1."""
+        return len(self.concepts) + 2 * len(self.classes) + cls
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Predicate:
@@ -56,10 +67,13 @@ class Predicate:
     Attributes:
         signature: Kinds of its arguments; a threshold may be left out.
         meaning: Of the scope and the resolved arguments.
+        is_of_images: Whether it asks for the truth of an image, which no embedding holds: it is
+            refused where the scope has none.
     """
 
     signature: tuple[str, ...]
     meaning: Callable[..., Formula]
+    is_of_images: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,9 +130,30 @@ def _calibrated(scope: Scope, concept: int) -> float:
     )
 
 
+def _label(scope: Scope, cls: int) -> Formula:
+    """The image is labelled as the class."""
+    return Comparison(((scope.label(cls), 1.0),))
+
+
+def _seen(scope: Scope, cls: int) -> Formula:
+    """The vision-language model, shown the image, names the class."""
+    return Comparison(((scope.seen(cls), 1.0),))
+
+
+def _correct(scope: Scope) -> Formula:
+    """The label is predicted; a tie predicts nothing."""
+    return any_of(
+        *(all_of(_label(scope, k), _predict(scope, k)) for k in range(len(scope.classes)))
+    )
+
+
 PREDICT = Predicate(("class",), _predict)
 TOP = Predicate(("rank", "class"), _top)
 HAS_CON = Predicate(("concept", "threshold"), _has)
+LABEL = Predicate(("class",), _label, is_of_images=True)
+SEEN = Predicate(("class",), _seen, is_of_images=True)
+CORRECT = Predicate((), _correct, is_of_images=True)
+WRONG = Predicate((), lambda scope: negate(_correct(scope)), is_of_images=True)
 STRENGTH = Quantity(("concept",), lambda scope, concept: concept)
 LOGIT = Quantity(("class",), lambda scope, cls: scope.logit(cls))
 
@@ -128,6 +163,10 @@ PREDICATES = Registry(
         "predict": "faultlens.spec.predicate:PREDICT",
         "top": "faultlens.spec.predicate:TOP",
         "hasCon": "faultlens.spec.predicate:HAS_CON",
+        "label": "faultlens.spec.predicate:LABEL",
+        "vlm": "faultlens.spec.predicate:SEEN",
+        "correct": "faultlens.spec.predicate:CORRECT",
+        "wrong": "faultlens.spec.predicate:WRONG",
         "str": "faultlens.spec.predicate:STRENGTH",
         "logit": "faultlens.spec.predicate:LOGIT",
     },
