@@ -99,6 +99,7 @@ class Difference:
         if not self.regressions:
             return f"no significant regression; {change}"
         names = ", ".join(c.name for c in self.regressions[:5])
+        names += f" and {n - 5} more" if (n := len(self.regressions)) > 5 else ""
         return f"significantly worse: {names}; {change}"
 
     def to_json(self) -> dict[str, Any]:

@@ -30,10 +30,11 @@ def test_yaml_and_split(onnx_file, about, tmp_path):
     ("spec", "message"),
     [
         ("onx:net.onnx", "got 'onx'; did you mean 'onnx'"),
-        ("tensorflow:net", "known: 'onnx', 'torch', 'torch-export'"),
+        ("tensorflow:net", "known: 'hf', 'onnx', 'timm', 'torch', 'torch-export', 'torchvision'"),
         (
             "net.pt",
-            "must be written KIND:TARGET, got 'net.pt'; kinds are onnx:…, torch:…, torch-export:…",
+            "must be written KIND:TARGET, got 'net.pt'; kinds are hf:…, onnx:…, timm:…, torch:…, "
+            "torch-export:…",
         ),
         ("onnx:", "must be written KIND:TARGET"),
         ("", "must be written KIND:TARGET"),

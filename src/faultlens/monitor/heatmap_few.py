@@ -9,6 +9,7 @@ References:
     are chosen by a symmetric divergence between wrong and right predictions, over all classes.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -87,7 +88,7 @@ class FewPairs(BayesHeatmap):
 
 
 def _n_concepts(n_pairs: int) -> int:
-    return round((1 + np.sqrt(1 + 8 * n_pairs)) / 2)
+    return (1 + math.isqrt(1 + 8 * n_pairs)) // 2
 
 
 def _signs(strengths: FloatArray, pairs: IntArray) -> FloatArray:
