@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 DEMO := .venv-demo
 
-.PHONY: demo test adapters shapes check lint types contracts bench clean
+.PHONY: demo test adapters ray shapes check lint types contracts bench clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -70,6 +70,14 @@ $(PEERS)/.installed: $(STAMP)
 # Adapters of libraries that want torchvision.
 adapters: $(PEERS)/.installed
 	OMP_NUM_THREADS=1 $(PEERS)/bin/python -m pytest -q tests/models/test_zoos.py tests/vlm/test_open_clip.py
+
+# Ray starts processes of its own for half a minute; 500 MB that no other test needs.
+$(VENV)/.ray: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[ray]'
+	touch $@
+
+ray: $(VENV)/.ray
+	$(BIN)/python -m pytest -q tests/scale/test_ray.py
 
 bench-monitor: $(PEERS)/.installed
 	mkdir -p build/bench

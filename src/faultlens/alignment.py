@@ -5,14 +5,20 @@
 mergeable sums instead of gradient steps; its strength is chosen on held-out images.
 """
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy import linalg
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from faultlens.arrays import (
+    Array,
     BoolArray,
     Embeddings,
     FloatArray,
@@ -23,7 +29,11 @@ from faultlens.arrays import (
 )  # fmt: skip
 from faultlens.errors import InputError, ShapeError
 
-_BLOCK = 8192
+#: Images whose products are one matrix multiplication.
+BLOCK = 8192
+#: Images whose blocks are added up one after the other; then parts are added up likewise. Fixed, so
+#: that a sum has the same bits whoever computed which part, on however many machines.
+PART = 16 * BLOCK
 #: Ridge strengths tried, relative to the mean variance of an embedding dimension.
 RIDGE_GRID = np.logspace(-6, 2, 25)
 
@@ -39,9 +49,25 @@ def normalize(x: FloatArray) -> FloatArray:
     return np.asarray(x / np.where(norm > 0, norm, 1))
 
 
+class Rows(Protocol):
+    """Rows that are given out in slices: an array, or a column of a store on disk."""
+
+    def __len__(self) -> int:
+        """Return N."""
+        ...
+
+    def __getitem__(self, rows: slice, /) -> Array:
+        """Return some consecutive rows."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class AlignmentSums:
-    """Sums that the map is solved from; they add up, so shards merge in any order.
+    """Sums that the map is solved from; they add up, so shards merge.
+
+    Merging in another order changes the last bits. `of` and `total` keep to one order: blocks of
+    `BLOCK` images are added up from left to right within each part of `PART` images, and parts
+    from left to right. So the total of the sums of all parts is `of` all images, bit for bit.
 
     Attributes:
         n: Images.
@@ -60,17 +86,62 @@ class AlignmentSums:
     vv: NDArray[np.float64]
 
     @classmethod
-    def of(cls, embeddings: Embeddings, vlm_embeddings: VlmEmbeddings) -> "AlignmentSums":
-        """Sum over images in blocks, in double precision; targets are L2-normalised first."""
+    def of(
+        cls, embeddings: Embeddings | Rows, vlm_embeddings: VlmEmbeddings | Rows,
+        n_threads: int | None = None,
+    ) -> "AlignmentSums":  # fmt: skip
+        """Sum over images in blocks, in double precision; targets are L2-normalised first.
+
+        Each block is multiplied by one thread, so that its bits do not depend on their number.
+
+        Args:
+            embeddings: (N, D).
+            vlm_embeddings: (N, E).
+            n_threads: Blocks worked on at once; None takes as many as matrix products would.
+        """
+        n = len(embeddings)
+        starts = [list(range(i, min(i + PART, n), BLOCK)) for i in range(0, n, PART)]
+
+        def block(start: int) -> "AlignmentSums":
+            rows = slice(start, start + BLOCK)
+            return cls.of_block(embeddings[rows], vlm_embeddings[rows])
+
+        n_threads = n_threads or (_n_threads() if n > BLOCK else 1)
+        with threadpool_limits(1, user_api="blas"):
+            blocks = _in_order(block, [start for part in starts for start in part], n_threads)
+            return cls.total(cls.total(next(blocks) for _ in part) for part in starts)
+
+    @classmethod
+    def of_block(cls, embeddings: FloatArray, vlm_embeddings: FloatArray) -> "AlignmentSums":
+        """Sum over the images of one block, by whole matrix products."""
+        z = np.asarray(embeddings, np.float64)
+        v = normalize(np.asarray(vlm_embeddings, np.float64))
+        return cls(len(z), z.sum(0), v.sum(0), z.T @ z, z.T @ v, (v * v).sum(0))
+
+    @classmethod
+    def total(cls, parts: "Iterable[AlignmentSums]") -> "AlignmentSums":
+        """Add up sums in their order, two in memory at a time.
+
+        Raises:
+            InputError: There is none.
+        """
         total = None
-        for start in range(0, len(embeddings), _BLOCK):
-            z = np.asarray(embeddings[start : start + _BLOCK], np.float64)
-            v = normalize(np.asarray(vlm_embeddings[start : start + _BLOCK], np.float64))
-            part = cls(len(z), z.sum(0), v.sum(0), z.T @ z, z.T @ v, (v * v).sum(0))
-            total = part if total is None else total + part
+        for part in parts:
+            total = part._copy() if total is None else total._plus(part)
         if total is None:
             raise InputError("alignment must have images, got none; check the reference split")
         return total
+
+    def _copy(self) -> "AlignmentSums":
+        arrays = (self.z, self.v, self.zz, self.zv, self.vv)
+        return type(self)(self.n, *(a.copy() for a in arrays))
+
+    def _plus(self, other: "AlignmentSums") -> "AlignmentSums":
+        """Add in place."""
+        for name in ("z", "v", "zz", "zv", "vv"):
+            array = getattr(self, name)
+            np.add(array, getattr(other, name), out=array)
+        return type(self)(self.n + other.n, self.z, self.v, self.zz, self.zv, self.vv)
 
     def __add__(self, other: "AlignmentSums") -> "AlignmentSums":
         return type(self)(
@@ -112,6 +183,28 @@ class AffineMap:
                 f"{embeddings.shape[-1]}; use the model that the map was fitted for"
             )
         return np.asarray(np.asarray(embeddings, np.float32) @ self.weight.T + self.bias)
+
+
+def _n_threads() -> int:
+    """Return how many threads matrix products may use now."""
+    return max((i["num_threads"] for i in threadpool_info() if i["user_api"] == "blas"), default=1)
+
+
+def _in_order(
+    block: Callable[[int], AlignmentSums], starts: Sequence[int], n_threads: int
+) -> Iterator[AlignmentSums]:
+    """Yield the blocks in their order, at most one a thread finished and waiting."""
+    if n_threads == 1:
+        yield from map(block, starts)
+        return
+    waiting: deque[Future[AlignmentSums]] = deque()
+    with ThreadPoolExecutor(n_threads, thread_name_prefix="faultlens-sums") as pool:
+        for start in starts:
+            waiting.append(pool.submit(block, start))
+            if len(waiting) > n_threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def choose_ridge(train: AlignmentSums, heldout: AlignmentSums) -> float:
@@ -179,6 +272,21 @@ def align(embeddings: FloatArray, vlm_embeddings: FloatArray, tune: BoolArray) -
     if min(tune.sum(), (~tune).sum()) < 2:
         raise InputError(f"alignment must have at least 4 images, got {len(z)}; give more images")
     train, heldout = AlignmentSums.of(z[~tune], v[~tune]), AlignmentSums.of(z[tune], v[tune])
+    return fit(train, heldout)
+
+
+def fit(train: AlignmentSums, heldout: AlignmentSums) -> AffineMap:
+    """Fit the map: the ridge chosen on the held-out sums, the map solved from both.
+
+    Args:
+        train: Sums over the reference images but the held-out ones.
+        heldout: Over these.
+
+    Example:
+        >>> z = np.random.default_rng(0).normal(size=(200, 4))
+        >>> fit(AlignmentSums.of(z[:160], z[:160]), AlignmentSums.of(z[160:], z[160:])).n
+        200
+    """
     return solve(train + heldout, choose_ridge(train, heldout))
 
 

@@ -4,7 +4,11 @@
 CAIN 2025, arXiv:2503.17416). Counts are integers that add up, so shards merge in any order.
 """
 
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +21,8 @@ from faultlens.stats import benjamini_hochberg, fisher_exact, newcombe, wilson
 
 #: Fewer images than this in a group: no statement about it.
 MIN_IMAGES = 10
-_BLOCK = 4096  # images compared at a time: C × block flags stay in the cache
+_BLOCK = 2048  # images compared at a time: C × block numbers and flags stay in the cache
+_BLOCKS_A_THREAD = 8  # fewer are not worth a thread
 _WORD = 64
 
 
@@ -53,6 +58,17 @@ def _count(rows: Strengths) -> Int[np.ndarray, "C C"]:
     return wins
 
 
+def _count_blocks(
+    strengths: Strengths, n_groups: int, blocks: Sequence[tuple[int, IntArray]]
+) -> Int[np.ndarray, "G C C"]:
+    """Count over blocks of images, each a group and its rows."""
+    n_concepts = strengths.shape[1]
+    wins = np.zeros((n_groups, n_concepts, n_concepts), np.int64)
+    for k, rows in blocks:
+        wins[k] += _count(strengths[rows])
+    return wins
+
+
 def _row_sums(flags: BoolArray) -> IntArray:
     """Sum each row of flags; eight times fewer bytes than adding them as numbers."""
     words = np.packbits(flags.reshape(-1)).view(np.uint64).reshape(len(flags), -1)
@@ -78,13 +94,16 @@ class HeatmapCounts:
     n: Int[np.ndarray, "G"]
 
     @classmethod
-    def of(cls, strengths: Strengths, groups: IntArray, n_groups: int) -> "HeatmapCounts":
+    def of(
+        cls, strengths: Strengths, groups: IntArray, n_groups: int, n_threads: int | None = None
+    ) -> "HeatmapCounts":
         """Count wins over images.
 
         Args:
             strengths: (N, C).
             groups: (N,) group of each image in [0, n_groups), or -1 for none.
             n_groups: G.
+            n_threads: Threads that count; None takes as many as there are processors.
 
         Raises:
             ShapeError: Shapes that do not match, values not finite, or a group out of range.
@@ -96,12 +115,22 @@ class HeatmapCounts:
         if g.max() >= n_groups or g.min() < -1:
             wrong = g.max() if g.max() >= n_groups else g.min()
             raise ShapeError(f"groups must be below n_groups = {n_groups} or -1, got {wrong}")
-        wins = np.zeros((n_groups, s.shape[1], s.shape[1]), np.int64)
         order = np.argsort(g, kind="stable")
         bounds = np.searchsorted(g[order], np.arange(n_groups + 1))
-        for k, (start, stop) in enumerate(pairwise(bounds)):
-            for i in range(start, stop, _BLOCK):
-                wins[k] += _count(s[order[i : min(i + _BLOCK, stop)]])
+        blocks = [
+            (k, order[i : min(i + _BLOCK, stop)])
+            for k, (start, stop) in enumerate(pairwise(bounds))
+            for i in range(start, stop, _BLOCK)
+        ]
+        n_threads = n_threads or len(os.sched_getaffinity(0))
+        n_threads = max(1, min(n_threads, len(blocks) // _BLOCKS_A_THREAD))
+        count = partial(_count_blocks, s, n_groups)
+        if n_threads == 1:
+            wins = count(blocks)
+        else:
+            with ThreadPoolExecutor(n_threads, thread_name_prefix="faultlens-count") as pool:
+                parts = pool.map(count, [blocks[i::n_threads] for i in range(n_threads)])
+                wins = np.sum(list(parts), axis=0)
         return cls(read_only(wins), read_only(np.diff(bounds)))
 
     def merge(self, other: "HeatmapCounts") -> "HeatmapCounts":
@@ -258,17 +287,19 @@ class ClassCounts:
         predictions: IntArray,
         concepts: tuple[str, ...],
         classes: tuple[str, ...],
+        n_threads: int | None = None,
     ) -> "ClassCounts":
         """Count over images; memory is O(C² K) whatever the number of images."""
         k, right = len(classes), labels == predictions
-        by_label = HeatmapCounts.of(strengths, np.where(right, labels, labels + k), 2 * k)
+        groups = np.where(right, labels, labels + k)
+        by_label = HeatmapCounts.of(strengths, groups, 2 * k, n_threads)
         claimed = np.where(right, -1, predictions)
         return cls(
             concepts,
             classes,
             HeatmapCounts(by_label.wins[:k], by_label.n[:k]),
             HeatmapCounts(by_label.wins[k:], by_label.n[k:]),
-            HeatmapCounts.of(strengths, claimed, k),
+            HeatmapCounts.of(strengths, claimed, k, n_threads),
         )
 
     def merge(self, other: "ClassCounts") -> "ClassCounts":

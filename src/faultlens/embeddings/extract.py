@@ -2,10 +2,10 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from faultlens.arrays import Array, FloatArray
+from faultlens.embeddings.shard import Layout
 from faultlens.embeddings.store import EmbeddingStore
 from faultlens.errors import InputError, ShapeError, nearest
 
@@ -51,6 +52,25 @@ class Source(Protocol):
 Extras = Mapping[str, Callable[[Image.Image], Array]]
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How pictures are read.
+
+    Attributes:
+        batch_size: Pictures the encoder sees at once; the values do not depend on it, other than
+            by the encoder's own rounding. PyTorch likes small batches on a CPU and large ones on
+            a GPU.
+        n_threads: Threads that read pictures; None takes as many as there are processors, at
+            most 8.
+        extras: More columns, computed from the loaded picture: name to function of the picture,
+            which returns one row.
+    """
+
+    batch_size: int = 16
+    n_threads: int | None = None
+    extras: Extras = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
     """One picture, ready for the encoder, or the reason why there is none."""
@@ -81,15 +101,11 @@ def extract(  # noqa: PLR0913 (three arguments and four knobs that have defaults
         encoder: Computes the columns; arrays that the store has no column for are dropped.
         source: The pictures; row i of the store is `source.load(i)`.
         store: Where the rows go; it names the columns.
-        batch_size: Pictures the encoder sees at once; the values do not depend on it, other than
-            by the encoder's own rounding. PyTorch likes small batches on a CPU and large ones on
-            a GPU.
-        n_workers: Threads that read pictures; None takes as many as there are processors, at
-            most 8.
+        batch_size: See `Reading`.
+        n_workers: Threads that read pictures; see `Reading`.
         progress: Called with the rows done and their total: at the start, where rows of an
             earlier run count as done, and after every batch.
-        extras: More columns, computed from the loaded picture: name to function of the picture,
-            which returns one row.
+        extras: See `Reading`.
 
     Raises:
         InputError: The source has another length than the store, inputs differ in shape, or the
@@ -112,47 +128,80 @@ def extract(  # noqa: PLR0913 (three arguments and four knobs that have defaults
         ...     store.column("mean").ravel().tolist()
         [0.0, 1.0, 2.0]
     """
-    n_workers = min(8, os.cpu_count() or 1) if n_workers is None else n_workers
-    _check(source, store, batch_size, n_workers)
+    reading = Reading(batch_size, n_workers, extras or {})
     missing = store.missing()
     total = store.layout.n_rows
     done = total - sum(map(len, missing.values()))
     report = progress or (lambda done, total: None)
-    report(done, total)
+
+    def count(n: int) -> None:
+        nonlocal done
+        done += n
+        report(done, total)
+
+    check_source(source, store.layout, reading)
+    count(0)
+    for shard, columns, notes in encoded(encoder, source, store.layout, missing, reading, count):
+        store.write(shard, columns, notes)
+
+
+def encoded(
+    encoder: Encoder,
+    source: Source,
+    layout: Layout,
+    shards: Mapping[int, range],
+    reading: Reading,
+    count: Callable[[int], None] = lambda n: None,
+) -> Iterator[tuple[int, dict[str, Array], dict[int, str]]]:
+    """Yield shards one after another: number, columns, and notes on rows that could not be read.
+
+    Args:
+        encoder: Computes the columns.
+        source: The pictures.
+        layout: Of the store.
+        shards: Which of its shards, with their rows.
+        reading: How pictures are read.
+        count: Called with the number of rows after every batch.
+
+    Raises:
+        InputError: See `extract`.
+    """
 
     def prepare(row: int) -> _Prepared:
-        return _prepare(encoder, source, extras or {}, row)
+        return _prepare(encoder, source, reading.extras, row)
 
-    wanted = (row for rows in missing.values() for row in rows)
-    with closing(_ahead(prepare, wanted, n_workers, 2 * batch_size)) as prepared:
-        for shard, rows in missing.items():
-            columns = _zeros(store, len(rows))
+    size = reading.batch_size
+    n_threads = reading.n_threads or min(8, os.cpu_count() or 1)
+    wanted = (row for rows in shards.values() for row in rows)
+    with closing(_ahead(prepare, wanted, n_threads, 2 * size)) as prepared:
+        for shard, rows in shards.items():
+            columns = _zeros(layout, len(rows))
             notes: dict[int, str] = {}
-            for start in range(0, len(rows), batch_size):
-                batch = list(islice(prepared, len(rows[start : start + batch_size])))
+            for start in range(0, len(rows), size):
+                batch = list(islice(prepared, len(rows[start : start + size])))
                 notes |= {picture.row: picture.note for picture in batch if picture.note}
                 good = [picture for picture in batch if not picture.note]
                 if good:
                     outputs = _encode(encoder, good, source.names)
                     _fill(columns, outputs, [p.row for p in good], rows.start, source.names)
-                done += len(batch)
-                report(done, total)
-            store.write(shard, columns, notes)
+                count(len(batch))
+            yield shard, columns, notes
 
 
-def _check(source: Source, store: EmbeddingStore, batch_size: int, n_workers: int) -> None:
-    for name, number in (("batch_size", batch_size), ("n_workers", n_workers)):
-        if number < 1:
+def check_source(source: Source, layout: Layout, reading: Reading) -> None:
+    """Raise InputError unless a source can fill a store of this layout."""
+    for name, number in (("batch_size", reading.batch_size), ("n_workers", reading.n_threads)):
+        if number is not None and number < 1:
             raise InputError(f"{name} must be at least 1, got {number}")
-    if len(source) != store.layout.n_rows:
+    if len(source) != layout.n_rows:
         raise InputError(
-            f"source must have {store.layout.n_rows} pictures, as the store has rows, "
+            f"source must have {layout.n_rows} pictures, as the store has rows, "
             f"got {len(source)}; use another store for other pictures"
         )
 
 
-def _zeros(store: EmbeddingStore, n: int) -> dict[str, Array]:
-    columns = store.layout.columns.items()
+def _zeros(layout: Layout, n: int) -> dict[str, Array]:
+    columns = layout.columns.items()
     return {name: np.zeros((n, length), dtype) for name, (length, dtype) in columns}
 
 

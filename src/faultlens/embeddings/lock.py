@@ -7,6 +7,14 @@ from pathlib import Path
 from faultlens.errors import StoreError
 
 
+class NoLock:
+    """Stands where a lock cannot be had: object stores know none, so one run at a time is up to
+    whoever starts it."""
+
+    def release(self) -> None:
+        """Do nothing."""
+
+
 class FileLock:
     """A lock between processes that the system drops when its owner ends, however it ends.
 

@@ -12,7 +12,8 @@ from numpy.typing import DTypeLike
 
 from faultlens.arrays import Array
 from faultlens.errors import InputError, StoreError
-from faultlens.files import map_arrays, save_arrays
+from faultlens.files import map_arrays, read_header, save_arrays
+from faultlens.remote import RemotePath
 
 _BYTES = 16 * 2**20
 _FEWEST_ROWS, _MOST_ROWS = 64, 4096
@@ -91,7 +92,7 @@ class Layout:
         start = shard * self.shard_rows
         return range(start, min(start + self.shard_rows, self.n_rows))
 
-    def path(self, folder: Path, shard: int) -> Path:
+    def path(self, folder: Path | RemotePath, shard: int) -> Path | RemotePath:
         """Return the file of one shard."""
         return folder / f"shard-{shard:05d}.safetensors"
 
@@ -127,7 +128,7 @@ def digest(text: str, arrays: Mapping[str, Array] | None = None) -> str:
 
 
 def write_shard(
-    folder: Path,
+    folder: Path | RemotePath,
     layout: Layout,
     number: int,
     arrays: Mapping[str, Array],
@@ -157,24 +158,50 @@ def write_shard(
     return Shard(layout, number, failures, sha256)
 
 
-def read_shard(path: Path) -> Shard:
+def read_shard(path: Path | RemotePath, *, is_hashed: bool = True) -> Shard:
     """Return what a shard's file says of itself, after checking all of it.
+
+    Args:
+        path: The file.
+        is_hashed: Whether its values are read and held against its hash; else only its header.
 
     Raises:
         StoreError: The file is absent or damaged.
     """
-    arrays, metadata = map_arrays(path)
-    text = metadata.get("shard", "")
-    if digest(text, arrays) != metadata.get("sha256"):
-        raise StoreError(f"{path} must have the SHA-256 that it states; run the command again")
-    stated = json.loads(text)
-    layout = Layout.from_json(stated["layout"])
+    if is_hashed:
+        arrays, metadata = shard_arrays(path, is_hashed=True)
+        found = {name: (array.shape, array.dtype.name) for name, array in arrays.items()}
+    else:
+        found, metadata = read_header(path)
+    try:
+        stated = json.loads(metadata["shard"])
+        layout, sha256 = Layout.from_json(stated["layout"]), metadata["sha256"]
+    except (KeyError, ValueError) as error:
+        raise StoreError(f"{path} must be a shard, got none; run the command again") from error
     n = len(layout.rows(stated["shard"]))
-    columns = {name: ((n, dim), dtype) for name, (dim, dtype) in layout.columns.items()}
-    if {name: (array.shape, array.dtype.name) for name, array in arrays.items()} != columns:
+    if found != {name: ((n, dim), dtype) for name, (dim, dtype) in layout.columns.items()}:
         raise StoreError(f"{path} must have the columns that it states; run the command again")
     failures = {int(row): note for row, note in stated["failures"].items()}
-    return Shard(layout, stated["shard"], failures, metadata["sha256"])
+    return Shard(layout, stated["shard"], failures, sha256)
+
+
+def shard_arrays(
+    path: Path | RemotePath, *, is_hashed: bool, is_random: bool = False
+) -> tuple[dict[str, Array], dict[str, str]]:
+    """Return a shard's columns and metadata, mapped from the disk or read from a URL.
+
+    Args:
+        path: The file.
+        is_hashed: Whether to hold the values against the hash.
+        is_random: See `faultlens.files.map_arrays`.
+
+    Raises:
+        StoreError: The file is absent or damaged.
+    """
+    arrays, metadata = map_arrays(path, is_random=is_random)
+    if is_hashed and digest(metadata.get("shard", ""), arrays) != metadata.get("sha256"):
+        raise StoreError(f"{path} must have the SHA-256 that it states; run the command again")
+    return arrays, metadata
 
 
 def _fitted(arrays: Mapping[str, Array], layout: Layout, n: int) -> dict[str, Array]:

@@ -14,10 +14,18 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from faultlens.arrays import Array, read_only
-from faultlens.embeddings.lock import FileLock
-from faultlens.embeddings.shard import Layout, Shard, digest, read_shard, write_shard
+from faultlens.embeddings.lock import FileLock, NoLock
+from faultlens.embeddings.shard import (
+    Layout,
+    Shard,
+    digest,
+    read_shard,
+    shard_arrays,
+    write_shard,
+)  # fmt: skip
 from faultlens.errors import InputError, StoreError, nearest
-from faultlens.files import map_arrays, read_json, write_json
+from faultlens.files import read_json, write_json
+from faultlens.remote import RemotePath, matching, place
 
 
 class EmbeddingStore:
@@ -40,10 +48,10 @@ class EmbeddingStore:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | RemotePath,
         layout: Layout,
         shards: Mapping[int, Shard],
-        lock: FileLock | None = None,
+        lock: FileLock | NoLock | None = None,
     ) -> None:
         self.folder = folder
         self.layout = layout
@@ -53,7 +61,7 @@ class EmbeddingStore:
     @classmethod
     def create_or_open(
         cls,
-        folder: str | Path,
+        folder: str | Path | RemotePath,
         key: str,
         n_rows: int,
         columns: Mapping[str, tuple[int, DTypeLike]],
@@ -62,7 +70,8 @@ class EmbeddingStore:
         """Begin a store, or go on with the one that is there.
 
         Args:
-            folder: The store's own folder, made when absent.
+            folder: The store's own folder, made when absent; or a URL that fsspec knows, where
+                there is no lock.
             key: What the content depends on; a store with another key is refused.
             n_rows: N, at least 1.
             columns: Per name the length of a row and its type; float32 unless there is a reason.
@@ -82,16 +91,16 @@ class EmbeddingStore:
             Traceback (most recent call last):
             faultlens.errors.StoreError: ... must hold the store with n_rows 8, got 9; ...
         """
-        folder = Path(folder)
+        folder = place(folder)
         wanted = Layout.of(key, n_rows, columns, shard_rows)
-        lock = FileLock.acquire(folder / "lock")
+        lock = _locked(folder)
         try:
             found, shards = _scan(folder)
-            store = cls(folder, _agreed(folder, found, wanted), shards, lock)
+            store = cls(folder, agreed(folder, found, wanted), shards, lock)
             if lock is None and store.missing():
                 raise StoreError(
                     f"{folder} must be free to write, got one that "
-                    f"{FileLock.owner(folder / 'lock')} is writing; wait for it, or end it"
+                    f"{FileLock.owner(str(folder / 'lock'))} is writing; wait for it, or end it"
                 )
             if lock is not None:
                 store._tidy()
@@ -102,8 +111,14 @@ class EmbeddingStore:
         return store
 
     @classmethod
-    def open(cls, folder: str | Path) -> "EmbeddingStore":
+    def open(cls, folder: str | Path | RemotePath, *, is_checked: bool = True) -> "EmbeddingStore":
         """Open a finished store for reading.
+
+        Args:
+            folder: Of the store, or its URL.
+            is_checked: Whether to hold every shard against its hash now. Without, only headers
+                are read; behind a URL that is always so, and each shard is checked when it is
+                read.
 
         Raises:
             StoreError: No store is there, or it has missing or damaged shards.
@@ -113,8 +128,8 @@ class EmbeddingStore:
             Traceback (most recent call last):
             faultlens.errors.StoreError: nowhere must hold an embedding store, got none; ...
         """
-        folder = Path(folder)
-        layout, shards = _scan(folder)
+        folder = place(folder)
+        layout, shards = _scan(folder, is_checked)
         if layout is None:
             raise StoreError(
                 f"{folder} must hold an embedding store, got none; run the command that makes it"
@@ -134,6 +149,12 @@ class EmbeddingStore:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
+
+    @property
+    def content_hash(self) -> str:
+        """SHA-256 over the hashes that the shards state."""
+        stated = [self._shards[n].sha256 for n in sorted(self._shards)]
+        return digest(json.dumps([self.layout.to_json(), stated]))
 
     @property
     def failures(self) -> dict[int, str]:
@@ -193,6 +214,32 @@ class EmbeddingStore:
         shards = range(self.layout.n_shards)
         return ((self.layout.rows(n).start, self._map(n)[name]) for n in shards)
 
+    def between(self, name: str, start: int, stop: int) -> Array:
+        """Return the rows from `start` to before `stop` of a column, read-only.
+
+        Raises:
+            InputError: No such column.
+            StoreError: Shards are missing.
+        """
+        self._require_column(name)
+        start, stop = max(start, 0), min(stop, self.layout.n_rows)
+        size = self.layout.shard_rows
+        parts = []
+        for shard in range(start // size, -(-stop // size)):
+            first = self.layout.rows(shard).start
+            parts.append(self._map(shard)[name][max(start - first, 0) : stop - first])
+        if len(parts) == 1:
+            return parts[0]
+        length, dtype = self.layout.columns[name]
+        return read_only(np.concatenate([np.empty((0, length), dtype), *parts]))
+
+    def failed(self, start: int, stop: int) -> list[int]:
+        """Return the rows from `start` to before `stop` that could not be computed."""
+        size = self.layout.shard_rows
+        shards = range(max(start, 0) // size, -(-min(stop, self.layout.n_rows) // size))
+        notes = (self._shards[n].failures for n in shards if n in self._shards)
+        return [row for part in notes for row in part if start <= row < stop]
+
     def rows(self, name: str, indices: Sequence[int] | Array) -> Array:
         """Return chosen rows of a column, (len(indices), length), in the order of `indices`.
 
@@ -222,7 +269,10 @@ class EmbeddingStore:
         return out
 
     def _map(self, shard: int, is_random: bool = False) -> dict[str, Array]:
-        return map_arrays(self.layout.path(self.folder, shard), is_random=is_random)[0]
+        path = self.layout.path(self.folder, shard)
+        # What comes over a network is in memory now and was not checked before.
+        is_hashed = isinstance(path, RemotePath)
+        return shard_arrays(path, is_hashed=is_hashed, is_random=is_random)[0]
 
     def _is_intact(self, shard: Shard) -> bool:
         try:
@@ -268,8 +318,32 @@ class EmbeddingStore:
             self.close()
 
 
-def _agreed(folder: Path, found: Layout | None, wanted: Layout) -> Layout:
-    """Return the layout of the store that is there, if it is the wanted one."""
+def _locked(folder: Path | RemotePath) -> FileLock | NoLock | None:
+    return FileLock.acquire(folder / "lock") if isinstance(folder, Path) else NoLock()
+
+
+def stated_layout(folder: Path | RemotePath) -> Layout | None:
+    """Return the layout of the store that is there, by its manifest or else by any of its shards.
+
+    Nothing is hashed; None where there is no store.
+    """
+    manifest = _read_manifest(folder)
+    if manifest is not None:
+        return Layout.from_json(manifest["layout"])
+    for path in matching(folder, "shard-*.safetensors"):
+        try:
+            return read_shard(path, is_hashed=False).layout
+        except StoreError:
+            continue
+    return None
+
+
+def agreed(folder: Path | RemotePath, found: Layout | None, wanted: Layout) -> Layout:
+    """Return the layout of the store that is there, if it is the wanted one.
+
+    Raises:
+        StoreError: It is another one.
+    """
     if found is None:
         return wanted
     for name in ("key", "n_rows", "columns"):
@@ -282,7 +356,7 @@ def _agreed(folder: Path, found: Layout | None, wanted: Layout) -> Layout:
     return found
 
 
-def _read_manifest(folder: Path) -> dict[str, Any] | None:
+def _read_manifest(folder: Path | RemotePath) -> dict[str, Any] | None:
     """Return the manifest, or None if it is absent or damaged."""
     try:
         manifest = read_json(folder / "manifest.json")
@@ -293,7 +367,9 @@ def _read_manifest(folder: Path) -> dict[str, Any] | None:
     return dict(manifest) if is_true else None
 
 
-def _scan(folder: Path) -> tuple[Layout | None, dict[int, Shard]]:
+def _scan(
+    folder: Path | RemotePath, is_checked: bool = True
+) -> tuple[Layout | None, dict[int, Shard]]:
     """Return the layout of a store and its intact shards, whether the manifest lists them or not.
 
     A shard that the manifest lists must be the very one; one that it does not list was finished
@@ -303,9 +379,10 @@ def _scan(folder: Path) -> tuple[Layout | None, dict[int, Shard]]:
     layout = None if manifest is None else Layout.from_json(manifest["layout"])
     listed = {} if manifest is None else manifest["shards"]
     shards = {}
-    for path in sorted(folder.glob("shard-*.safetensors")):
+    is_hashed = is_checked and isinstance(folder, Path)
+    for path in matching(folder, "shard-*.safetensors"):
         try:
-            shard = read_shard(path)
+            shard = read_shard(path, is_hashed=is_hashed)
         except StoreError:
             continue
         layout = layout or shard.layout

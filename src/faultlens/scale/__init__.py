@@ -1,0 +1,1 @@
+"""Scale: extraction, alignment, heatmaps and checks in parts, on one machine or on many."""
