@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 
 from threadpoolctl import threadpool_limits
 
 from faultlens.errors import InputError, WorkerError
+from faultlens.scale.persist import persist
 from faultlens.scale.protocols import Job
 
 
@@ -54,36 +56,24 @@ class Local:
                     work(part)
                 done()
             return
-        left = list(parts)
-        while left:
-            n_before = len(left)
-            try:
-                self._in_processes(job, left, done)
-            except BrokenProcessPool as error:
-                for part in [p for p in left if job.is_done(p)]:  # finished, but not yet told
-                    left.remove(part)
-                    done()
-                if len(left) == n_before:
-                    raise WorkerError(
-                        f"workers must finish a part before they stop, got none of {n_before} "
-                        "finished; give each more memory, or fewer workers"
-                    ) from error
+        attempt = partial(self._in_processes, job)
+        persist(job, parts, done, attempt, (BrokenProcessPool,))
 
     def wait(self, job: Job[object]) -> None:
         """Return at once: nobody else computes."""
 
-    def _in_processes(self, job: Job[object], left: list[int], done: Callable[[], None]) -> None:
-        """Compute what is left, and take it off the list."""
+    def _in_processes(
+        self, job: Job[object], parts: Sequence[int], finished: Callable[[int], None]
+    ) -> None:
         n_threads = max(1, len(os.sched_getaffinity(0)) // self.n_workers)
         context = multiprocessing.get_context("spawn")
-        n = min(self.n_workers, len(left))
+        n = min(self.n_workers, len(parts))
         with ProcessPoolExecutor(n, context, _begin, (job, n_threads)) as pool:
-            futures = {pool.submit(_compute, part): part for part in left}
+            futures = {pool.submit(_compute, part): part for part in parts}
             try:
                 for future in as_completed(futures):
                     future.result()
-                    left.remove(futures[future])
-                    done()
+                    finished(futures[future])
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise

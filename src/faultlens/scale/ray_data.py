@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from faultlens.errors import FaultlensError, MissingDependencyError
+from faultlens.scale.persist import persist
 from faultlens.scale.protocols import Job
 
 
@@ -45,6 +47,7 @@ class RayData:
 
         Raises:
             MissingDependencyError: Ray is not installed.
+            WorkerError: Actors stopped, and could not be started again, without finishing a part.
             FaultlensError: Whatever a part raised.
         """
         if not parts:
@@ -52,6 +55,16 @@ class RayData:
         ray = _ray()
         if not ray.is_initialized():
             ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        # Ray replaces an actor that died; where it gives up on that, the rest is begun anew.
+        persist(job, parts, done, partial(self._on_actors, ray, job), (ray.exceptions.RayError,))
+
+    def _on_actors(
+        self,
+        ray: Any,
+        job: Job[object],
+        parts: Sequence[int],
+        finished: Callable[[int], None],
+    ) -> None:
         rows = ray.data.from_items(
             [{"part": part} for part in parts], override_num_blocks=len(parts)
         )
@@ -65,7 +78,7 @@ class RayData:
         for row in computed.iter_rows():
             if row["error"]:
                 raise FaultlensError(row["error"])
-            done()
+            finished(int(row["part"]))
 
     def wait(self, job: Job[object]) -> None:
         """Return at once: `run` has waited for all."""
