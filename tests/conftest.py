@@ -27,6 +27,20 @@ def golden(request: pytest.FixtureRequest):
     return check
 
 
+@pytest.fixture(scope="session")
+def torchvision_operators():
+    """A torchvision made for another torch asks for two operators that it then does not use."""
+    torch = pytest.importorskip("torch")
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    try:
+        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
+    except RuntimeError:  # it fits
+        pass
+    yield
+    library._destroy()
+
+
 #: Markers whose tests must run in CI; the others need data or a browser that may be absent.
 _NEVER_ALL_SKIPPED = ("torch", "offline")
 

@@ -86,6 +86,20 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def read_bytes(path: str | Path) -> bytes:
+    """Return a user's file, whole.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"'{path}' must be a readable file, got {error.strerror}; restore it"
+        ) from error
+
+
 def sha256_file(path: str | Path) -> str:
     """Return the SHA-256 of a file's content, 64 hexadecimal digits.
 

@@ -209,19 +209,19 @@ def _names(session: DebugSession) -> tuple[str, ...]:
 def _from_store(session: DebugSession, labels: IntArray) -> Rows:
     """Find the run's own store: the one whose logits give the session's predictions."""
     folder = session.folder / "embeddings"
-    listed = _listed(session) if not session.info["fit"]["is_cross_fitted"] else None
+    everything = listed(session) if not session.info["fit"]["is_cross_fitted"] else None
     for path in sorted(folder.glob("model-*")):
         try:
             store = EmbeddingStore.open(path)
         except StoreError:
             continue
-        rows = _analysed_rows(session, store, listed)
+        rows = _analysed_rows(session, store, everything)
         if rows is None or not _is_of_run(session, store.rows("logits", rows)):
             continue
-        if listed is None:
+        if everything is None:
             z, logits = store.rows("embedding", rows), store.rows("logits", rows)
             return Rows(_names(session), z, logits, labels)
-        return _with_reference(session, store, listed, rows, labels)
+        return _with_reference(session, store, everything, rows, labels)
     raise StoreError(
         f"{folder} must hold the embeddings of the run, got none that are complete and give its "
         f"predictions; run 'faultlens debug' with --out {session.folder} again"
@@ -229,42 +229,51 @@ def _from_store(session: DebugSession, labels: IntArray) -> Rows:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Listed:
-    """The images as the run listed them, one row of the store each."""
+class Listed:
+    """The images as a run listed them, one row of the store each.
+
+    Attributes:
+        names: N names, unreadable images among them.
+        labels: (N,).
+        is_reference: (N,) whether an image served to fit on only.
+    """
 
     names: tuple[str, ...]
     labels: IntArray
     is_reference: BoolArray
 
 
-def _listed(session: DebugSession) -> _Listed:
-    """List the images again: the session names the analysed ones only."""
+def listed(session: DebugSession) -> Listed:
+    """List a run's images again: the session names the analysed ones only.
+
+    Raises:
+        InputError: They are no longer where they were.
+    """
     c = session.info["config"]
     try:
         source, is_reference = select(open_images(c["images"]), c["split"], c["reference_split"])
     except FaultlensError as error:
         raise InputError(
-            f"images must be where the run found them, to fit on its reference split, got "
-            f"'{c['images']}' ({error}); put them back"
+            f"images must be where the run found them, got '{c['images']}' ({error}); put them back"
         ) from error
     source = source.match_classes(session.classes)
     if c["limit"] is not None:
         source, is_reference = limited(source, is_reference, c["limit"])
-    return _Listed(source.names, source.labels, is_reference)
+    return Listed(source.names, source.labels, is_reference)
 
 
 def _analysed_rows(
-    session: DebugSession, store: EmbeddingStore, listed: _Listed | None
+    session: DebugSession, store: EmbeddingStore, everything: Listed | None
 ) -> NDArray[np.int64] | None:
     """Rows of the analysed images in a store, or None where it is of another run."""
     n_rows, n = store.layout.n_rows, len(session.images)
-    if listed is None:
+    if everything is None:
         # Stores keep the order of the images, and a failed one keeps its row.
         good = np.array([i for i in range(n_rows) if i not in store.failures], np.int64)
         return good if len(good) == n else None
-    place = {name: i for i, name in enumerate(listed.names)}
+    place = {name: i for i, name in enumerate(everything.names)}
     rows = [place.get(row["name"], -1) for row in session.images]
-    return np.array(rows) if len(listed.names) == n_rows and min(rows) >= 0 else None
+    return np.array(rows) if len(everything.names) == n_rows and min(rows) >= 0 else None
 
 
 def _is_of_run(session: DebugSession, logits: FloatArray) -> bool:
@@ -280,7 +289,7 @@ def _is_of_run(session: DebugSession, logits: FloatArray) -> bool:
 def _with_reference(
     session: DebugSession,
     store: EmbeddingStore,
-    listed: _Listed,
+    everything: Listed,
     rows: NDArray[np.int64],
     labels: IntArray,
 ) -> Rows:
@@ -290,14 +299,14 @@ def _with_reference(
     groups = duplicate_groups(_digests(signatures), signatures)
     failed = {*store.failures, *vlm.failures}
     is_good = np.array([i not in failed for i in range(len(groups))])
-    is_good &= ~np.isin(listed.names, list(session.info["failures"]))
-    more = np.flatnonzero(listed.is_reference & is_good & ~np.isin(groups, groups[rows]))
+    is_good &= ~np.isin(everything.names, list(session.info["failures"]))
+    more = np.flatnonzero(everything.is_reference & is_good & ~np.isin(groups, groups[rows]))
     both = np.concatenate([rows, more])
     return Rows(
-        _names(session) + tuple(listed.names[i] for i in more),
+        _names(session) + tuple(everything.names[i] for i in more),
         store.rows("embedding", both),
         store.rows("logits", both),
-        np.concatenate([labels, listed.labels[more]]),
+        np.concatenate([labels, everything.labels[more]]),
         vlm.rows("embedding", more),
     )
 

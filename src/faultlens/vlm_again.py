@@ -5,14 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from faultlens import reopen
 from faultlens.arrays import FloatArray, IntArray
 from faultlens.concepts import TextEncoder, strengths
-from faultlens.data.images import open_images
 from faultlens.embeddings.store import EmbeddingStore
 from faultlens.errors import FaultlensError, InputError, StoreError
 from faultlens.features import TextSide, measure_features
 from faultlens.files import sha256_file
-from faultlens.measure import limited, select
 from faultlens.session import DebugSession
 from faultlens.vlm.load import load_vlm
 from faultlens.vlm.sentences import CachedTextEncoder
@@ -110,30 +109,12 @@ def _rows(session: DebugSession, n_rows: int) -> IntArray | None:
     """Return where the analysed images are in a store, None in one of other images."""
     if n_rows == len(session.images):
         return np.arange(n_rows)
-    listed = _listed(session)
+    listed = reopen.listed(session).names
     if len(listed) != n_rows:
         return None
     place = {name: i for i, name in enumerate(listed)}
     rows = np.array([place.get(row["name"], -1) for row in session.images], np.int64)
     return rows if rows.min() >= 0 else None
-
-
-def _listed(session: DebugSession) -> tuple[str, ...]:
-    """List the run's images again: unreadable and reference ones have rows too."""
-    config = session.info["config"]
-    try:
-        source, is_reference = select(
-            open_images(config["images"]), config["split"], config["reference_split"]
-        )
-    except FaultlensError as error:
-        raise InputError(
-            f"images must be where the run found them, got '{config['images']}' ({error}); put "
-            "them back"
-        ) from error
-    source = source.match_classes(session.classes)
-    if config["limit"] is not None:
-        source, _ = limited(source, is_reference, config["limit"])
-    return source.names
 
 
 def _repeats(session: DebugSession, embeddings: FloatArray) -> bool:

@@ -14,26 +14,13 @@ torch = pytest.importorskip("torch")
 pytestmark = pytest.mark.torch
 
 
-@pytest.fixture(scope="module", autouse=True)
-def operators():
-    """A torchvision made for another torch asks for two operators that it then does not use."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    try:
-        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-    except RuntimeError:  # it fits
-        pass
-    yield
-    library._destroy()
-
-
 @pytest.fixture(scope="module")
-def timm(operators):
+def timm(torchvision_operators):
     return pytest.importorskip("timm")
 
 
 @pytest.fixture(scope="module")
-def torchvision(operators):
+def torchvision(torchvision_operators):
     return pytest.importorskip("torchvision")
 
 

@@ -27,20 +27,7 @@ SHAPE = {
 
 
 @pytest.fixture(scope="module")
-def operators():
-    """A torchvision made for another torch asks for two operators that it then does not use."""
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    try:
-        library.define("nms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-        library.define("qnms(Tensor boxes, Tensor scores, float threshold) -> Tensor")
-    except RuntimeError:  # it fits
-        pass
-    yield
-    library._destroy()
-
-
-@pytest.fixture(scope="module")
-def library(operators, tmp_path_factory):
+def library(torchvision_operators, tmp_path_factory):
     """The package, with a tiny architecture."""
     found = pytest.importorskip("open_clip")
     folder = tmp_path_factory.mktemp("architectures")

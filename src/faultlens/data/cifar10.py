@@ -11,6 +11,7 @@ from faultlens.data.images import ImageSource
 from faultlens.data.listing import check_exists
 from faultlens.data.unpickle import load_plain
 from faultlens.errors import InputError
+from faultlens.files import read_bytes
 
 _SIDE = 32
 _PIXELS = 3 * _SIDE * _SIDE
@@ -62,7 +63,7 @@ def _split(batch: str) -> str:
 
 
 def _binary(path: str) -> tuple[Array, IntArray]:
-    rows = np.frombuffer(_bytes(path), np.uint8)
+    rows = np.frombuffer(read_bytes(path), np.uint8)
     if len(rows) == 0 or len(rows) % (1 + _PIXELS):
         raise InputError(
             f"'{path}' must hold records of {1 + _PIXELS} bytes, got {len(rows)} bytes in all; "
@@ -73,7 +74,7 @@ def _binary(path: str) -> tuple[Array, IntArray]:
 
 
 def _pickled(path: str) -> tuple[Array, IntArray]:
-    found = load_plain(_bytes(path), path, encoding="bytes")
+    found = load_plain(read_bytes(path), path, encoding="bytes")
     values = _text_keys(found, path)
     data, labels = np.asarray(values.get("data")), values.get("labels")
     if not isinstance(labels, list) or not labels or data.dtype != np.uint8:
@@ -94,9 +95,9 @@ def _pictures(rows: Array) -> Array:
 def _class_names(root: str, is_binary: bool) -> list[str]:
     path = os.path.join(root, "batches.meta.txt" if is_binary else "batches.meta")
     if is_binary:
-        names = _bytes(path).decode("utf-8", "replace").split()
+        names = read_bytes(path).decode("utf-8", "replace").split()
     else:
-        values = _text_keys(load_plain(_bytes(path), path, encoding="bytes"), path)
+        values = _text_keys(load_plain(read_bytes(path), path, encoding="bytes"), path)
         stored = values.get("label_names")
         names = [_text(name) for name in stored] if isinstance(stored, list) else []
     if not names:
@@ -112,13 +113,3 @@ def _text_keys(value: Any, path: str) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _bytes(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InputError(
-            f"'{path}' must be a readable file, got {error.strerror}; restore it"
-        ) from error

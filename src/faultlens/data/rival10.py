@@ -19,6 +19,7 @@ from faultlens.data.images import ImageSource
 from faultlens.data.listing import Listing, check_exists, some
 from faultlens.data.unpickle import load_plain
 from faultlens.errors import InputError, nearest
+from faultlens.files import read_bytes
 
 ATTRIBUTES = (
     "long-snout", "wings", "wheels", "text", "horns", "floppy-ears", "ears", "colored-eyes",
@@ -99,7 +100,7 @@ def attribute_masks(source: ImageSource, i: int) -> dict[str, BoolArray]:
         InputError: The file is missing, damaged or refused, or holds something else.
     """
     path = _beside(source.root, source.names[i], _MASKS)
-    found = load_plain(_bytes(path), path)
+    found = load_plain(read_bytes(path), path)
     if not isinstance(found, dict):
         raise InputError(f"{path} must hold a mask for each attribute, got {type(found).__name__}")
     known = {*ATTRIBUTES, "entire-object"}
@@ -120,7 +121,7 @@ def merged_mask(source: ImageSource, i: int) -> BoolArray:
         InputError: The file `*_merged_mask.JPEG` is missing or damaged.
     """
     path = _beside(source.root, source.names[i], _MERGED)
-    return _bright(decode(_bytes(path), name=path))
+    return _bright(decode(read_bytes(path), name=path))
 
 
 def _pictures(root: str, split: str) -> list[str]:
@@ -143,7 +144,7 @@ def _mapping(root: str, name: str) -> dict[str, Any]:
             "or beside it; copy it there from the published code"
         )
     try:
-        values = json.loads(_bytes(path))
+        values = json.loads(read_bytes(path))
     except ValueError as error:
         raise InputError(f"{path} must be valid JSON, got {error}; restore it") from error
     if not isinstance(values, dict):
@@ -188,16 +189,6 @@ def _attributes(root: str, name: str) -> IntArray:
 
 def _beside(root: str, name: str, ending: str) -> str:
     return os.path.join(root, name.removesuffix(_PICTURE) + ending)
-
-
-def _bytes(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise InputError(
-            f"{path} must be a readable file, got {error.strerror}; restore it"
-        ) from error
 
 
 def _mask(value: Any, name: str) -> BoolArray:
