@@ -136,9 +136,9 @@ def test_words_of_the_language_can_be_quoted_names():
 _MESSAGES = [
     (
         "spec s:\n  predict(truck => wheels > ears;",
-        "cars.con:2:17: expected ')' or ',', got '=>'\n"
+        "cars.con:2:10: '(' is never closed: expected ')' or ',' before '=>' at 2:17\n"
         "  2 |   predict(truck => wheels > ears;\n"
-        "    |                 ^^",
+        "    |          ^",
     ),
     (
         "wheels > ears",
@@ -255,6 +255,50 @@ def test_syntax_errors_say_where_and_what(text, message):
     with pytest.raises(SpecSyntaxError) as caught:
         parse(text, "cars.con")
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "place", "before"),
+    [
+        ("not (a > b and c > d;", "1:5", "';' at 1:21"),
+        ("p and (q or (r and s);", "1:7", "';' at 1:22"),
+        ("p and ((q or r) and\n (s or q;", "2:2", "';' at 2:9"),
+        ("a > b; # (\n(c > d;\n(e > f);", "2:1", "';' at 2:7"),
+        ('("a (" > b;', "1:1", "';' at 1:11"),
+        ("(a > b\nspec s: (c > d);", "1:1", "'spec' at 2:1"),
+        ("p and (q or r", "1:7", "the end of the text at 1:14"),
+        ("let S = {a, b;", "1:9", "';' at 1:14"),
+        ("let S = {a, b);", "1:9", "')' at 1:14"),
+        ("forall a in {b, c: a > b;", "1:13", "':' at 1:18"),
+        ("region R = box(gamma=1;", "1:15", "';' at 1:23"),
+        ("spec s on R(truck: p;", "1:12", "':' at 1:18"),
+        ("spec s given (p and q: r;", "1:14", "':' at 1:22"),
+    ],
+)
+def test_an_error_points_at_the_bracket_that_is_never_closed(text, place, before):
+    with pytest.raises(SpecSyntaxError) as caught:
+        parse(text)
+    first, shown, caret = str(caught.value).split("\n")
+    opened = "{" if "{" in text else "("
+    assert first.startswith(f"spec:{place}: '{opened}' is never closed: expected ")
+    assert first.endswith(f" before {before}")
+    assert shown[caret.index("^")] == opened
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("(a > b) c;", "spec:1:9: expected an operator"),  # every bracket is closed
+        ("(a > ;", "spec:1:6: expected a concept"),  # a bracket could not close here
+        ("a > b);", "spec:1:6: expected an operator"),
+        ("(a AND b;", "spec:1:4: expected"),  # the other mistake comes first
+    ],
+)
+def test_other_mistakes_near_brackets_stay_where_they_are(text, message):
+    with pytest.raises(SpecSyntaxError) as caught:
+        parse(text)
+    assert str(caught.value).startswith(message)
+    assert "never closed" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

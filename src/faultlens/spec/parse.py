@@ -8,6 +8,7 @@ from pathlib import Path
 from lark import Lark, Token, UnexpectedInput
 
 from faultlens.errors import SpecError, SpecSyntaxError
+from faultlens.spec import brackets
 from faultlens.spec import syntax as s
 from faultlens.spec.builder import Builder, Mistake
 
@@ -54,6 +55,7 @@ _SYMBOLS = {
     "_AT": "'at'",
     "_WHERE": "'where'",
 }
+_SYMBOLS_OF = {")": "_CLOSE", "}": "_UNBRACE"}
 
 
 def _words(accepted: set[str]) -> str:
@@ -116,8 +118,22 @@ def _complain(text: str, error: UnexpectedInput) -> tuple[s.Span, str]:
     accepted = set(state.accepts())  # type: ignore[no-untyped-call]
     got = got if len(got) < _LONGEST else got[:_LONGEST] + "…"
     shown = f"'{got}'" if got.isprintable() else repr(got)
-    message = f"expected {_words(accepted)}, got {shown if got else 'the end of the text'}"
-    return span, message + _hint(text, span[0], got, accepted)
+    shown = shown if got else "the end of the text"
+    hint = _hint(text, span[0], got, accepted)
+    found = None if hint else _unclosed(text, span[0], got, accepted)
+    if found is not None:
+        place = s.place(text, span[0])
+        message = f"'{text[found]}' is never closed: expected {_words(accepted)} before {shown}"
+        return (found, found + 1), f"{message} at {place}"
+    return span, f"expected {_words(accepted)}, got {shown}{hint}"
+
+
+def _unclosed(text: str, at: int, got: str, accepted: set[str]) -> int | None:
+    """Return the bracket that would have to be closed at `at`, and nowhere is."""
+    found = brackets.never_closed(text, at, ends=got in s.DECLARING)
+    if found is None or _SYMBOLS_OF[brackets.closing(text[found])] not in accepted:
+        return None
+    return found
 
 
 @cache
@@ -155,9 +171,10 @@ def parse(text: str, source: str = "spec") -> s.SpecFile:
         '=>'
         >>> parse("predict(truck => wheels > ears;")
         Traceback (most recent call last):
-        faultlens.errors.SpecSyntaxError: spec:1:15: expected ')' or ',', got '=>'
+        faultlens.errors.SpecSyntaxError: spec:1:8: '(' is never closed: expected ')' or ',' \
+before '=>' at 1:15
           1 | predict(truck => wheels > ears;
-            |               ^^
+            |        ^
     """
     blank = s.SpecFile((), source, text)
     try:

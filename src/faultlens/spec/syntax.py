@@ -255,6 +255,16 @@ def line_of(text: str, offset: int) -> int:
     return text.count("\n", 0, offset) + 1
 
 
+def place(text: str, offset: int) -> str:
+    """Return the line and the column of an offset, both from 1.
+
+    Example:
+        >>> place("a;\\nb;", 3)
+        '2:1'
+    """
+    return f"{line_of(text, offset)}:{offset - text.rfind(chr(10), 0, offset)}"
+
+
 def point(file: SpecFile, span: Span, message: str) -> str:
     """Return a message with its place, the line and a caret under it.
 
