@@ -1,6 +1,8 @@
 """A monitor in full mode over a session of the shipped classifier and drawn pictures."""
 
+from dataclasses import replace
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from faultlens import evaluating, monitoring
 from faultlens.data.world.dataset import render_all
 from faultlens.data.world.names import CLASSES
 from faultlens.data.world.scene import scenes
+from faultlens.deploy.judge import Judge
 from faultlens.errors import InputError
 from faultlens.monitor.runtime import RuntimeMonitor, Settings
 from faultlens.session import DebugSession
@@ -80,8 +83,52 @@ def test_it_is_evaluated_by_refits_in_full_mode(monitor, session):
 
 def test_a_light_monitor_reads_no_layers_and_an_unknown_mode_is_refused(session):
     assert monitoring.fit(session, Settings(alpha=0.1, detector="margin")).layers == ()
-    with pytest.raises(InputError, match="mode must be 'light' or 'full', got 'fulll'"):
+    with pytest.raises(
+        InputError, match="mode must be one of light, full, full-vlm, got 'fulll'; did"
+    ):
         Settings(mode="fulll")
+
+
+@pytest.fixture(scope="module")
+def asking(session):
+    return monitoring.fit(
+        session, Settings(alpha=0.1, detector="vlm-disagreement", mode="full-vlm")
+    )
+
+
+def test_the_vision_language_model_is_asked_alike_by_session_pictures_and_service(
+    asking, session, tmp_path
+):
+    asking.save(tmp_path / "m.safetensors")
+    again = RuntimeMonitor.load(tmp_path / "m.safetensors")
+    assert "vlm" in again.layers
+    names, verdict = monitoring.score(again, session)
+    rows = [0, 200, 419]
+    model, folder = session.load_classifier(), session.info["config"]["images"]
+    images = [Image.open(f"{folder}/{names[i]}").convert("RGB") for i in rows]
+    alone = monitoring.of_images(again, model, images)
+    np.testing.assert_allclose(alone.score, verdict.score[rows], atol=1e-4)
+    judge = Judge(again, model, 10**6)
+    served = [judge((Path(folder) / names[i]).read_bytes())["score"] for i in rows]
+    np.testing.assert_allclose(served, verdict.score[rows], atol=1e-4)
+
+
+def test_its_disagreement_finds_the_planted_errors(asking, session):
+    found = evaluating.evaluate(asking, session, detectors=("msp", "vlm-disagreement"))
+    assert found.monitor.auroc > 0.95
+
+
+def test_another_vision_language_model_is_refused(asking, session):
+    class Other:
+        name, content_hash, dimension = "other", "f" * 64, 128
+
+    image = Image.new("RGB", (64, 64))
+    model = session.load_classifier()
+    with pytest.raises(InputError, match=r"vlm must be of .* asks \('demo'\), got another one"):
+        monitoring.of_images(asking, model, [image], vlm=Other())
+    asked = replace(asking.vlm_classes, spec="clip:nowhere")
+    with pytest.raises(InputError, match="vlm must be where the monitor was fitted with it"):
+        monitoring.of_images(replace(asking, vlm_classes=asked), model, [image])
 
 
 def test_pictures_that_went_away_are_named(monitor, session, tmp_path):

@@ -49,6 +49,9 @@ def fit(
     full: Annotated[
         bool, typer.Option("--full", help="Also watch the encoder and run changed pictures.")
     ] = False,
+    vlm: Annotated[
+        bool, typer.Option("--vlm", help="With --full: also ask the vision-language model.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(help="The file; DIR/monitor/monitor.safetensors by default.")
     ] = None,
@@ -69,14 +72,19 @@ def fit(
       faultlens monitor fit out/ --alpha 0.01 --per-class --out trucks.safetensors
 
       faultlens monitor fit out/ --full --detector fused-full   # against adversarial inputs
+
+      faultlens monitor fit out/ --full --vlm   # the vision-language model has a say, too
     """
     with errors(show_traceback, "nothing was written"):
         from faultlens import monitoring  # noqa: PLC0415 (--help must be quick)
-        from faultlens.monitor.runtime import Settings  # noqa: PLC0415
+        from faultlens.monitor.runtime import Mode, Settings  # noqa: PLC0415
         from faultlens.session import DebugSession  # noqa: PLC0415
 
         opened = DebugSession.open(folder)
-        settings = Settings(alpha, per_class, detector, seed, "full" if full else "light")
+        if vlm and not full:
+            raise InputError("--vlm must come with --full, got it alone; add --full")
+        mode: Mode = "full-vlm" if vlm else "full" if full else "light"
+        settings = Settings(alpha, per_class, detector, seed, mode)
         with progress(quiet or as_json) as report:
             fitted = monitoring.fit(
                 opened, settings, report and (lambda done, n: report("watching", done, n))

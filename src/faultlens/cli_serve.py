@@ -43,6 +43,10 @@ def serve(
     preprocess: Annotated[
         Path | None, typer.Option(help="YAML with class names and preprocessing.")
     ] = None,
+    vlm: Annotated[
+        str | None,
+        typer.Option(help="Where a monitor fitted with --vlm finds the VLM, if not where it was."),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     show_traceback: Debug = False,
@@ -67,6 +71,7 @@ def serve(
         from faultlens.files import sha256_file  # noqa: PLC0415
         from faultlens.models.load import load_model  # noqa: PLC0415
         from faultlens.monitor.runtime import RuntimeMonitor  # noqa: PLC0415
+        from faultlens.vlm.load import load_vlm  # noqa: PLC0415
 
         limits = Limits(
             max_bytes=max_bytes, max_pixels=max_pixels, rate=rate, timeout_s=timeout,
@@ -74,7 +79,7 @@ def serve(
         )  # fmt: skip
         fitted = RuntimeMonitor.load(monitor)
         classifier = load_model(model, weights=weights, split_at=split_at, preprocess=preprocess)
-        judge = Judge(fitted, classifier, max_pixels)
+        judge = Judge(fitted, classifier, max_pixels, load_vlm(vlm) if vlm else None)
         counters = Counters.of(fitted)
         path = state or monitor.with_suffix(".counters.json")
         if path.resolve() == monitor.resolve():

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from faultlens import files, full_mode, reopen
+from faultlens import files, full_mode, reopen, vlm_opinion
 from faultlens.arrays import Array, BoolArray, FloatArray, IntArray, check_array
 from faultlens.errors import InputError, nearest
 from faultlens.inner_features import inner_features
 from faultlens.models.classifier import Classifier, batches
-from faultlens.monitor.features import Features
+from faultlens.monitor.features import VLM, Features
 from faultlens.monitor.runtime import RuntimeMonitor, Settings
 from faultlens.monitor.verdict import ConceptMap, Verdict
+from faultlens.monitor.vlm_classes import VlmClasses
 from faultlens.session import DebugSession
+from faultlens.vlm.backend import VlmBackend
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,8 +70,9 @@ def fit(
     """
     settings = settings or Settings()
     judged = to_fit(session)
-    if settings.mode == "full":
-        judged = _watched(session, judged, None, progress)
+    asked = vlm_opinion.classes_of(session) if settings.mode == "full-vlm" else None
+    if settings.mode != "light":
+        judged = _watched(session, judged, None, asked, progress)
     monitor = RuntimeMonitor.fit_features(
         judged.features,
         judged.labels,
@@ -78,7 +81,7 @@ def fit(
         concept_map=concept_map(session),
     )
     facts = {**monitor.facts, "session": session.folder.resolve().name, "fitted_on": judged.digest}
-    return replace(monitor, facts=facts)
+    return replace(monitor, vlm_classes=asked, facts=facts)
 
 
 def to_fit(session: DebugSession) -> Judged:
@@ -141,15 +144,20 @@ def _watched(
     session: DebugSession,
     judged: Judged,
     layers: Sequence[str] | None,
+    asked: VlmClasses | None,
     progress: full_mode.Progress | None = None,
 ) -> Judged:
     found = full_mode.watch_again(session, judged.names, judged.features, layers, progress)
+    if asked is not None:
+        found = found.with_layer(VLM, vlm_opinion.of_session(session, judged.names, asked))
     return replace(judged, features=found)
 
 
 def as_monitor_reads(monitor: RuntimeMonitor, session: DebugSession, judged: Judged) -> Judged:
     """Return images of a session with the layers that a monitor in full mode reads."""
-    return _watched(session, judged, monitor.layers) if monitor.layers else judged
+    if not monitor.layers:
+        return judged
+    return _watched(session, judged, monitor.layers, monitor.vlm_classes)
 
 
 def score(monitor: RuntimeMonitor, session: DebugSession) -> tuple[tuple[str, ...], Verdict]:
@@ -187,16 +195,22 @@ def read_features(path: str | Path) -> Features:
     return Features(z, check_array(arrays["logits"], "N K", name="logits"))
 
 
-def of_images(monitor: RuntimeMonitor, model: Classifier, images: Sequence[Image.Image]) -> Verdict:
+def of_images(
+    monitor: RuntimeMonitor,
+    model: Classifier,
+    images: Sequence[Image.Image],
+    vlm: VlmBackend | None = None,
+) -> Verdict:
     """Judge pictures: run the classifier, in full mode on changed pictures too, then the monitor.
 
     Args:
         monitor: Fitted on this classifier.
         model: Loaded.
         images: At least one.
+        vlm: The vision-language model, where the monitor asks one; loaded by its SPEC unless given.
 
     Raises:
-        InputError: No image, or a classifier of other classes.
+        InputError: No image, a classifier of other classes, or another vision-language model.
     """
     check_classes(monitor, model.class_names)
     if not images:
@@ -204,7 +218,10 @@ def of_images(monitor: RuntimeMonitor, model: Classifier, images: Sequence[Image
     prepared = batches(model, images)
     if monitor.layers:
         stages, squeezes = full_mode.wanted(monitor.layers)
-        return monitor(inner_features(model, prepared, stages=stages, squeezes=squeezes))
+        asked = monitor.vlm_classes
+        opinion = None if asked is None else vlm_opinion.VlmReader(asked, vlm)(images)
+        found = inner_features(model, prepared, stages=stages, squeezes=squeezes, vlm=opinion)
+        return monitor(found)
     parts = [model.encode(batch) for batch in prepared]
     z, logits = (np.concatenate([p[key] for p in parts]) for key in ("embedding", "logits"))
     return monitor(Features(z, logits))

@@ -57,7 +57,7 @@ def see_again(session: DebugSession, vlm: TextSide | None = None) -> Seen:
             "run 'faultlens debug' again"
         )
     encode_text = CachedTextEncoder(backend, session.folder / "embeddings").encode_text
-    return Seen(_from_store(session), encode_text, backend.encode_text)
+    return Seen(embeddings(session), encode_text, backend.encode_text)
 
 
 def _load(session: DebugSession) -> TextSide:
@@ -81,12 +81,19 @@ def _from_features(session: DebugSession, vlm: TextSide | None) -> Seen:
         )
     measured, text = measure_features(path, vlm or config["vlm"], classes=session.classes)
     rows = [measured.names.index(row["name"]) for row in session.images]
-    embeddings = measured.measurements.vlm_embeddings[rows]
-    return Seen(embeddings, text.encode_text, text.encode_text)
+    seen = measured.measurements.vlm_embeddings[rows]
+    return Seen(seen, text.encode_text, text.encode_text)
 
 
-def _from_store(session: DebugSession) -> FloatArray:
-    """Find the store and the rows that repeat the strengths the session knows."""
+def embeddings(session: DebugSession) -> FloatArray:
+    """Find the (n, E) embeddings of a session's analysed images, without loading the model.
+
+    They are those that repeat the strengths which the session knows.
+
+    Raises:
+        InputError: The images of a reference split are no longer where they were.
+        StoreError: The embeddings of the run are missing or damaged.
+    """
     folder = session.folder / "embeddings"
     for path in sorted(folder.glob("vlm-*")):
         try:
@@ -109,19 +116,19 @@ def _rows(session: DebugSession, n_rows: int) -> IntArray | None:
     """Return where the analysed images are in a store, None in one of other images."""
     if n_rows == len(session.images):
         return np.arange(n_rows)
-    listed = reopen.listed(session).names
-    if len(listed) != n_rows:
+    names = reopen.listed(session).names
+    if len(names) != n_rows:
         return None
-    place = {name: i for i, name in enumerate(listed)}
+    place = {name: i for i, name in enumerate(names)}
     rows = np.array([place.get(row["name"], -1) for row in session.images], np.int64)
     return rows if rows.min() >= 0 else None
 
 
-def _repeats(session: DebugSession, embeddings: FloatArray) -> bool:
+def _repeats(session: DebugSession, seen: FloatArray) -> bool:
     stored = session.arrays("alignment")
-    if embeddings.shape[1] != stored["directions"].shape[1]:
+    if seen.shape[1] != stored["directions"].shape[1]:
         return False
     centre = np.stack([stored[f"fit{i}.centre_vlm"] for i in range(session.info["fit"]["n_fits"])])
     fit_of = np.array([row["fit"] for row in session.images])
-    again = strengths(embeddings, stored["directions"]) - centre[fit_of]
+    again = strengths(seen, stored["directions"]) - centre[fit_of]
     return bool(np.abs(again - session.arrays("strengths")["vlm"]).max() <= _TOLERANCE)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from faultlens import files, full_mode, monitoring
 from faultlens.arrays import FloatArray
@@ -14,9 +15,11 @@ from faultlens.errors import ImageError, InputError
 from faultlens.inner_features import InnerReader
 from faultlens.models.checks import probe
 from faultlens.models.classifier import Classifier
-from faultlens.monitor.features import Features
+from faultlens.monitor.features import VLM, Features
 from faultlens.monitor.runtime import RuntimeMonitor
 from faultlens.monitor.softmax import probabilities
+from faultlens.vlm.backend import VlmBackend
+from faultlens.vlm_opinion import VlmReader
 
 #: Most probable classes in an answer.
 N_SHOWN = 5
@@ -32,13 +35,20 @@ class Judge:
         monitor: Fitted on the classifier.
         model: The classifier.
         max_pixels: Refuse larger pictures by their header.
+        vlm: The vision-language model, where the monitor asks one; loaded by its SPEC unless given.
 
     Raises:
         InputError: The two do not belong together, or the monitor needs what the classifier does
             not give. Pictures of noise are judged to find out.
     """
 
-    def __init__(self, monitor: RuntimeMonitor, model: Classifier, max_pixels: int) -> None:
+    def __init__(
+        self,
+        monitor: RuntimeMonitor,
+        model: Classifier,
+        max_pixels: int,
+        vlm: VlmBackend | None = None,
+    ) -> None:
         self.monitor = monitor
         self.model = model
         self._max_pixels = max_pixels
@@ -47,8 +57,11 @@ class Judge:
         self._read: Callable[[FloatArray], Features] = self._light
         if monitor.layers:
             self._read = InnerReader(model, *full_mode.wanted(monitor.layers))
+        asked = monitor.vlm_classes
+        self._opinion = None if asked is None else VlmReader(asked, vlm)
         shape = getattr(model, "input_shape", (None,) * 4)
-        probe(model.preprocessing, shape, lambda batch: monitor(self._read(batch)))
+        noise = Image.effect_noise((64, 64), 64).convert("RGB")
+        probe(model.preprocessing, shape, lambda batch: monitor(self._features(batch, noise)))
 
     def __call__(self, data: bytes, name: str = "image") -> dict[str, Any]:
         """Judge a picture.
@@ -74,7 +87,7 @@ class Judge:
         try:
             batch = self.model.prepare(picture)[None]
             with self._lock:
-                features = self._read(batch)
+                features = self._features(batch, picture)
                 verdict = self.monitor(features)
         except InputError as error:
             raise RefusedError(422, f"{name} cannot be judged: {error}") from error
@@ -87,6 +100,13 @@ class Judge:
             **verdict.to_json()[0],
         }
         return dict(files.json_value(answer))
+
+    def _features(self, batch: FloatArray, picture: Image.Image) -> Features:
+        """Read a batch, all of the same picture where the VLM is asked."""
+        found = self._read(batch)
+        if self._opinion is None:
+            return found
+        return found.with_layer(VLM, np.repeat(self._opinion([picture]), len(batch), axis=0))
 
     def _light(self, batch: FloatArray) -> Features:
         found = self.model.encode(batch)

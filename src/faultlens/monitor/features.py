@@ -112,6 +112,11 @@ class Features:
             )
         return found
 
+    def with_layer(self, name: str, values: FloatArray) -> "Features":
+        """Return the same with (N, …) statistics more."""
+        layers = {**self.layers, name: values}
+        return Features(self.embeddings, self.logits, self.strengths, layers)
+
     def select(self, rows: Any) -> "Features":
         """Return the features of some images.
 

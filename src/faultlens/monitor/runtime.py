@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from faultlens.arrays import BoolArray, IntArray, check_array
-from faultlens.errors import InputError, InsufficientDataError, ShapeError, StoreError
+from faultlens.errors import InputError, InsufficientDataError, ShapeError, StoreError, nearest
 from faultlens.files import json_value
 from faultlens.monitor import store
 from faultlens.monitor.choose import Choice, choose
@@ -17,6 +17,7 @@ from faultlens.monitor.detector import Detector, load_detector
 from faultlens.monitor.features import Features
 from faultlens.monitor.reasons import Expected, Reason
 from faultlens.monitor.verdict import ConceptMap, Verdict
+from faultlens.monitor.vlm_classes import VlmClasses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from faultlens.session import DebugSession
 
 KIND = "monitor"
+Mode = Literal["light", "full", "full-vlm"]
+MODES: tuple[Mode, ...] = get_args(Mode)
 #: Share of the images that thresholds come from; detectors are fitted on the rest.
 CALIBRATION_SHARE = 0.4
 MIN_IMAGES = 50
@@ -41,17 +44,20 @@ class Settings:
         seed: Of the split into images to fit on and images to calibrate on.
         mode: `light` reads the embedding and the logits; `full` also stages inside the encoder
             and changed versions of each picture, at about three times the cost of the network.
+            `full-vlm` also asks the vision-language model what it thinks of the predicted class;
+            it must then run beside the classifier.
     """
 
     alpha: float = 0.05
     per_class: bool = False
     detector: str = "auto"
     seed: int = 0
-    mode: Literal["light", "full"] = "light"
+    mode: Mode = "light"
 
     def __post_init__(self) -> None:
-        if self.mode not in ("light", "full"):
-            raise InputError(f"mode must be 'light' or 'full', got '{self.mode}'; choose one")
+        if self.mode not in MODES:
+            raise InputError(f"mode must be one of {', '.join(MODES)}, got '{self.mode}'; "
+                             f"{nearest(self.mode, MODES)}")  # fmt: skip
 
 
 _SETTINGS = Settings()
@@ -67,6 +73,7 @@ class RuntimeMonitor:
         classes: K names.
         expected: What correct images look like; None without concepts.
         concept_map: Gives strengths to features that have none; None without concepts.
+        vlm_classes: What it asks the vision-language model; None where it asks none.
         facts: JSON values: settings, numbers of images, what was chosen among what.
 
     Example:
@@ -85,6 +92,7 @@ class RuntimeMonitor:
     classes: tuple[str, ...]
     expected: Expected | None = None
     concept_map: ConceptMap | None = None
+    vlm_classes: VlmClasses | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -96,7 +104,7 @@ class RuntimeMonitor:
         per_class: bool = False,
         detector: str = "auto",
         seed: int = 0,
-        mode: Literal["light", "full"] = "light",
+        mode: Mode = "light",
     ) -> "RuntimeMonitor":
         """Fit on the images of a finished session; see `Settings` for the arguments.
 
@@ -165,7 +173,7 @@ class RuntimeMonitor:
         everything = features.select(held)
         rejected = calibration.rejects(detector.score(everything), everything.predictions)
         facts |= {"n_held": len(held), "n_held_rejected": int(rejected.sum())}
-        return cls(detector, calibration, classes, expected, concept_map, facts)
+        return cls(detector, calibration, classes, expected, concept_map, facts=facts)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -244,12 +252,16 @@ class RuntimeMonitor:
             state |= {f"expected.{k}": v for k, v in self.expected.state().items()}
         if self.concept_map is not None:
             state |= {"map.weight": self.concept_map.weight, "map.offset": self.concept_map.offset}
+        asked = self.vlm_classes
+        if asked is not None:
+            state |= {"vlm.directions": asked.directions}
         facts = {
             "detector": self.detector.name,
             "alpha": c.alpha,
             "classes": self.classes,
             "concepts": () if self.concept_map is None else self.concept_map.concepts,
             "facts": self.facts,
+            "vlm": None if asked is None else asked.facts,
         }
         return store.save(path, KIND, state, json_value(facts))
 
@@ -274,11 +286,12 @@ class RuntimeMonitor:
             raise StoreError(
                 f"{path} must be a whole monitor, got one without {error}; fit it again"
             ) from error
-        expected, mapped = groups.get("expected"), groups.get("map")
+        expected, mapped, asked = (groups.get(name) for name in ("expected", "map", "vlm"))
         return cls(
             detector, calibration, classes,
             None if expected is None else Expected.restore(expected, concepts, classes),
             None if mapped is None else ConceptMap(mapped["weight"], mapped["offset"], concepts),
+            None if asked is None else VlmClasses.restore(asked, facts["vlm"]),
             facts["facts"],
         )  # fmt: skip
 
