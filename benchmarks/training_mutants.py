@@ -2,7 +2,7 @@
 
     python benchmarks/training_mutants.py --json build/bench/training_mutants.json
 
-Fourteen programs, thirty-four fault operators where they apply. A mutant is first trained without
+Twenty-one programs, thirty-four fault operators where they apply. A mutant is first trained without
 a watch: it counts only if it gains less than half of what its healthy twin gains (same seed, same
 data); the others are equivalents and left out. Healthy variants differ in seed, width, rate, batch
 and activation. `--half development` runs the programs that thresholds may be chosen on; with
@@ -26,9 +26,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from trainings.healthy import DEVELOPMENT, SCORING, Variant, variants
 from trainings.mutating import Task, judge, said, verdict
 from trainings.operators import OPERATORS
+from trainings.programs import DEVELOPMENT, SCORING, variants
+from trainings.recipe import Variant
 
 Row = dict[str, Any]
 HALVES = {"development": DEVELOPMENT, "scoring": SCORING, "both": DEVELOPMENT + SCORING}

@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from trainings.healthy import Recipe, Variant, recipe
 from trainings.operators import BY_NAME
+from trainings.programs import recipe
+from trainings.recipe import Recipe, Variant
 
 #: A mutant really fails if it gains less than this share of what its healthy twin gains.
 MARGIN = 0.5

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from trainings.healthy import Recipe
+from trainings.recipe import Recipe
 
 HIDDEN = (nn.ReLU, nn.Tanh, nn.GELU, nn.LeakyReLU, nn.ELU, nn.SiLU)
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d)
