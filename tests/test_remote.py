@@ -142,6 +142,25 @@ def test_a_wrong_url_is_told_in_one_line(url):
         open_images(f"{url}/absent.csv")
 
 
+def test_errors_of_a_storage_of_its_own_kind_are_told(url, monkeypatch):
+    from fsspec.implementations import memory
+
+    class NoCredentialsError(Exception):
+        pass
+
+    def refuse(self, *args, **kwargs):
+        raise NoCredentialsError("unable to locate credentials")
+
+    photos(url)
+    source = open_images(url)
+    monkeypatch.setattr(memory.MemoryFileSystem, "cat_file", refuse)
+    monkeypatch.setattr(memory.MemoryFileSystem, "find", refuse)
+    with pytest.raises(InputError, match=r"got memory://.*: unable to locate cred.*lets you in"):
+        open_images(url)
+    with pytest.raises(ImageError, match=r"cat/0\.png must be .*unable to locate credentials"):
+        source.load(0)
+
+
 def test_a_source_behind_a_url_can_be_sent_to_a_worker(url):
     import pickle
 

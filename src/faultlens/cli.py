@@ -59,7 +59,7 @@ def debug(
     ] = None,
     model: Annotated[str | None, typer.Option(help="onnx:FILE, torch:MODULE:FACTORY …")] = None,
     images: Annotated[
-        Path | None, typer.Option(help="Folder, CSV file, or KIND:PATH (rival10, hf …).")
+        str | None, typer.Option(help="Folder, CSV file, URL, or KIND:PATH (rival10, hf …).")
     ] = None,
     vlm: Annotated[str | None, typer.Option(help="demo, offline, clip:FOLDER …")] = None,
     concepts: Annotated[

@@ -1,5 +1,6 @@
 """The configuration of a run: one YAML file, or the same words on the command line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,13 @@ from faultlens.concepts import describe_validation, read_yaml
 from faultlens.data.kinds import anchored
 from faultlens.errors import InputError
 from faultlens.packs import placed
+from faultlens.remote import is_url
 from faultlens.vlm import options
 
 _PATHS = ("weights", "preprocess", "features", "head", "out")
+# A path makes one slash of the two; one letter before the colon is a drive.
+_LIKE_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+:/")
+_OWN_WORDS = re.compile(r"^'(\w+)' is wrong: Value error, ")
 
 
 class RunConfig(BaseModel):
@@ -32,7 +37,7 @@ class RunConfig(BaseModel):
             `auto`. Finds out which of them is broken.
         preprocess: YAML with class names and preprocessing.
         allow_pickle: Open weights that can run code.
-        images: Folder, CSV file, or KIND:PATH; see `faultlens.data.kinds`.
+        images: Folder, CSV file, KIND:PATH or URL; see `faultlens.data.kinds`.
         split: Which split to analyse.
         reference_split: Which split to fit on; None cross-fits within the analysed images.
         limit: At most so many images, every class keeping its share.
@@ -60,7 +65,7 @@ class RunConfig(BaseModel):
     stages: tuple[str, ...] | None = None
     preprocess: Path | None = None
     allow_pickle: bool = False
-    images: Path | None = None
+    images: str | None = None
     split: str | None = None
     reference_split: str | None = None
     limit: int | None = Field(default=None, ge=1)
@@ -78,6 +83,22 @@ class RunConfig(BaseModel):
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _as_path(cls, value: Any) -> Any:
+        """Write a path as its system does, and leave a URL as it is."""
+        return value if value is None or is_url(value) else str(Path(value))
+
+    @field_validator(*_PATHS, "concepts", mode="before")
+    @classmethod
+    def _here(cls, value: Any) -> Any:
+        if _LIKE_URL.match(str(value)):
+            raise ValueError(
+                f"must be a path on this machine, got the URL '{value}'; only images may lie "
+                "behind a URL"
+            )
+        return value
 
     @model_validator(mode="after")
     def _one_input(self) -> "RunConfig":
@@ -107,6 +128,7 @@ class RunConfig(BaseModel):
                 name = str(error.errors()[kinds.index("missing")]["loc"][0])
                 raise InputError(f"{source}: {name} must be given; add {_hint(name)}") from error
             message = describe_validation(error, cls).replace("'file' is wrong: Value error, ", "")
+            message = _OWN_WORDS.sub(r"\1 ", message)
             raise InputError(f"{source}: {message}") from error
 
     @classmethod
@@ -121,9 +143,9 @@ class RunConfig(BaseModel):
         if not isinstance(data, dict):
             raise InputError(f"{path} must be a mapping of settings, got {type(data).__name__}")
         for key in _PATHS:
-            if isinstance(data.get(key), str):
+            if isinstance(data.get(key), str) and not is_url(data[key]):
                 data[key] = path.parent / data[key]
-        if isinstance(data.get("concepts"), str):
+        if isinstance(data.get("concepts"), str) and not is_url(data["concepts"]):
             data["concepts"] = placed(data["concepts"], path.parent)
         if isinstance(data.get("images"), str):
             data["images"] = anchored(data["images"], path.parent)

@@ -47,7 +47,7 @@ def run(
     images = out / "images"
     config = RunConfig(
         model=f"onnx:{_asset(f'{model}.onnx')}",
-        images=images,
+        images=str(images),
         vlm="demo",
         concepts=_asset("concepts.yaml"),
         out=out / "session",

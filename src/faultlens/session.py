@@ -20,6 +20,7 @@ from faultlens.heatmaps import ClassCounts, DifferentialHeatmap, Heatmap, Heatma
 from faultlens.measure import Progress
 from faultlens.models.classifier import Classifier
 from faultlens.models.load import load_model
+from faultlens.remote import is_url
 
 if TYPE_CHECKING:
     from faultlens.query import Selection
@@ -92,7 +93,7 @@ class DebugSession:
 
         Args:
             model: A loaded classifier, or its SPEC.
-            images: An image source, or a folder or CSV file.
+            images: An image source, or a folder, a CSV file or a URL of either.
             vlm: A loaded vision-language model, or its SPEC.
             concepts: A concepts file, or its path.
             out: The session's folder; a run into it resumes what it finds there.
@@ -105,7 +106,7 @@ class DebugSession:
         """
         given: dict[str, Any] = {
             "model": model if isinstance(model, str) or model is None else model.name,
-            "images": images if not isinstance(images, ImageSource) else Path(images.root or "."),
+            "images": images.root or "." if isinstance(images, ImageSource) else images,
             "vlm": vlm if isinstance(vlm, str) else vlm.name,
             "concepts": concepts if not isinstance(concepts, ConceptFile) else Path("concepts"),
             "out": out,
@@ -298,6 +299,8 @@ class DebugSession:
         if image in names:
             return names[image]
         root = self.info["facts"].get("images", {}).get("root")
+        if root and is_url(root):
+            return names.get(image.removeprefix(f"{root}/"))
         if root:
             resolved = Path(image).resolve()
             if resolved.is_relative_to(Path(root).resolve()):

@@ -30,12 +30,13 @@ def test_prefixes(tmp_path, monkeypatch):
 
 
 def test_paths_in_a_configuration_count_from_its_folder(tmp_path):
-    assert anchored("photos", tmp_path) == tmp_path / "photos"
-    assert str(anchored("hf:photos", tmp_path)) == f"hf:{tmp_path / 'photos'}"
-    for written, want in (("photos", "{}/photos"), ("hf:d", "hf:{}/d"), ("/p", "/p")):
+    assert anchored("photos", tmp_path) == str(tmp_path / "photos")
+    assert anchored("hf:photos", tmp_path) == f"hf:{tmp_path / 'photos'}"
+    places = {"photos": "{}/photos", "hf:d": "hf:{}/d", "/p": "/p", "s3://b/p": "s3://b/p"}
+    for written, want in places.items():
         path = tmp_path / "faultlens.yaml"
         path.write_text(f"model: onnx:n.onnx\nimages: {written}\nvlm: demo\nconcepts: c\nout: o\n")
-        assert str(RunConfig.read(path).images) == want.format(tmp_path)
+        assert RunConfig.read(path).images == want.format(tmp_path)
 
 
 def test_folders_are_read_as_torchvisions_image_folder_reads_them(tree):

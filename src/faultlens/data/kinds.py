@@ -46,15 +46,19 @@ did you mean 'rival10'?
     return kind or _told_by(place), place
 
 
-def anchored(path: str, folder: Path) -> Path:
-    """Return a path, with or without a kind, that counts from a folder.
+def anchored(path: str, folder: Path) -> str:
+    """Return a path, with or without a kind, that counts from a folder; a URL stays as it is.
 
     Example:
-        >>> anchored("rival10:RIVAL10", Path("data")).as_posix()
+        >>> Path(anchored("rival10:RIVAL10", Path("data"))).as_posix()
         'rival10:data/RIVAL10'
+        >>> anchored("s3://bucket/photos", Path("data"))
+        's3://bucket/photos'
     """
+    if is_url(path):
+        return path
     kind, place = _prefix(path)
-    return folder / place if kind is None else Path(f"{kind}:{folder / place}")
+    return str(folder / place) if kind is None else f"{kind}:{folder / place}"
 
 
 def _prefix(path: str) -> tuple[str | None, str]:

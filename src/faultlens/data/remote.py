@@ -29,10 +29,12 @@ class RemoteFiles:
         name = self.names[row]
         try:
             return (self.root / name).read_bytes()
-        except OSError as error:
+        except FaultlensError:
+            raise
+        except Exception as error:  # every storage has errors of its own
+            told = getattr(error, "strerror", None) or error or type(error).__name__
             raise ImageError(
-                f"{name} must be a readable file, got {error.strerror or error}; "
-                "restore or remove it"
+                f"{name} must be a readable file, got {told}; restore or remove it"
             ) from error
 
 
@@ -69,9 +71,10 @@ def open_remote(url: str) -> ImageSource:
             listing = arranged(url, pictures, [])
     except FaultlensError:
         raise
-    except (OSError, ValueError) as error:
+    except Exception as error:  # every storage has errors of its own, such as for credentials
         raise InputError(
-            f"images must be a folder or a CSV file behind a URL, got {url}: {error}"
+            f"images must be a folder or a CSV file behind a URL, got {url}: "
+            f"{error or type(error).__name__}; check the URL, and that its storage lets you in"
         ) from error
     stored = RemoteFiles(root, tuple(listing.names))
     return ImageSource.from_listing(listing, root.url, stored=stored)

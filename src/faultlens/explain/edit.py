@@ -23,6 +23,7 @@ from faultlens.localize.counterfactual import (
 from faultlens.localize.erase import embedding_directions, leace_eraser
 from faultlens.models.classifier import Classifier
 from faultlens.models.head import Head
+from faultlens.remote import RemotePath, place
 
 #: An edit that moves a concept by more standard deviations leaves what images show.
 MAX_CHANGE = 3.0
@@ -137,7 +138,7 @@ def _not_sought(target: str, error: Exception) -> Edit:
     return Edit(target, told=f"no edit towards {target} was sought: {error}")
 
 
-def encode(path: Path, model: Classifier) -> tuple[FloatArray, FloatArray]:
+def encode(path: Path | RemotePath, model: Classifier) -> tuple[FloatArray, FloatArray]:
     """Return embedding (D,) and logits (K,) of one picture file."""
     image = decode(path.read_bytes(), name=str(path))
     out = model.encode(model.prepare(image)[None])
@@ -230,11 +231,11 @@ def _spread(n: int) -> IntArray:
     return np.unique(np.linspace(0, n - 1, min(n, MAX_IMAGES)).astype(int))
 
 
-def _picture(session: Opened, name: str) -> Path:
+def _picture(session: Opened, name: str) -> Path | RemotePath:
     root = session.info["facts"].get("images", {}).get("root")
     if not root:
         raise InputError("the pictures of the run were no files")
-    return Path(root) / name
+    return place(root) / name
 
 
 def _head(session: Opened) -> Head:
