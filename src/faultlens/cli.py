@@ -13,6 +13,7 @@ from faultlens import (
     cli_export,
     cli_find,
     cli_gate,
+    cli_log,
     cli_monitor,
     cli_serve,
     cli_spec,
@@ -290,6 +291,7 @@ cli_concepts.register(app)
 cli_find.register(app)
 cli_gate.register(app)
 cli_diff.register(app)
+cli_log.register(app)
 cli_monitor.register(app)
 cli_export.register(cli_monitor.monitor_app)
 cli_serve.register(cli_monitor.monitor_app)

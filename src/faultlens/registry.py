@@ -82,6 +82,15 @@ IMAGES = Registry(
     },
 )
 
+LOGGERS = Registry(
+    "logger",
+    {
+        "mlflow": "faultlens.loggers.mlflow:log",
+        "tensorboard": "faultlens.loggers.tensorboard:log",
+        "wandb": "faultlens.loggers.wandb:log",
+    },
+)
+
 VLMS = Registry(
     "vlm",
     {
