@@ -32,7 +32,7 @@ def gate(
     quiet: Quiet = False,
     show_traceback: Debug = False,
 ) -> None:
-    """Hold a session against thresholds: accuracy, classes, findings, specs, monitor.
+    """Hold a session against thresholds: accuracy, classes, findings, specs, monitor, training.
 
     A threshold that cannot be computed fails, and so does one with too few images, unless the file
     says too_few: skip. By default the measured number itself is compared; judge: bound asks that

@@ -144,6 +144,37 @@ class Monitor(_Strict):
 _OF_MONITOR = ("file", "session")
 
 
+class Training(_Strict):
+    """A training, diagnosed from its trace.
+
+    Attributes:
+        trace: Folder that `faultlens.watch` wrote.
+        faults: At most so many faults; None does not count them.
+        kinds: At most so many findings of a kind, such as `training.dead_units`; `training.*`
+            stands for all.
+        loss: Mean of the last losses.
+        gain: Share of the loss of the best constant prediction that was gained, up to 1.
+        unknown_passes: Whether a training too short to be judged passes.
+    """
+
+    trace: Path
+    faults: int | None = Field(default=None, ge=0)
+    kinds: dict[str, Annotated[int, Field(ge=0)]] = {}
+    loss: Limit | None = None
+    gain: Limit | None = None
+    unknown_passes: bool = False
+
+    @model_validator(mode="after")
+    def _some(self) -> Self:
+        if self.faults is None and not self.kinds and self.loss is None and self.gain is None:
+            raise ValueError("at least one threshold must be given, such as faults: 0")
+        for kind in self.kinds:
+            if not kind.startswith("training."):
+                raise ValueError(f"kinds must begin with 'training.', got '{kind}'; write "
+                                 f"'training.{kind}'")  # fmt: skip
+        return self
+
+
 class GateConfig(_Strict):
     """Thresholds on a session.
 
@@ -164,6 +195,7 @@ class GateConfig(_Strict):
         check: Specifications to be checked.
         verify: Specifications to be verified.
         monitor: A monitor and what it must reach.
+        training: The trace of a training and what it must reach; needs no session.
         baseline: An earlier session, against which nothing may have become significantly worse.
     """
 
@@ -183,6 +215,7 @@ class GateConfig(_Strict):
     check: tuple[CheckSuite, ...] = ()
     verify: tuple[VerifySuite, ...] = ()
     monitor: Monitor | None = None
+    training: Training | None = None
     baseline: Path | None = None
 
     @model_validator(mode="after")
@@ -190,6 +223,12 @@ class GateConfig(_Strict):
         if self.session is not None and self.debug is not None:
             raise ValueError("session and debug exclude each other; give one of them")
         return self
+
+    @property
+    def needs_session(self) -> bool:
+        """Whether anything but a training is asked about."""
+        rest = (k for k in type(self).model_fields if k not in (*_SETTINGS, "training"))
+        return any(getattr(self, k) for k in rest)
 
     @classmethod
     def read(cls, path: str | Path) -> "GateConfig":

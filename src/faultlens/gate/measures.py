@@ -49,15 +49,15 @@ def findings(session: DebugSession, config: Findings) -> Iterator[Result]:
     if session.status == "unknown" and not config.unknown_passes:
         message = f"nothing can be said of faults: {session.headline}"
         yield plain("findings", "session", Outcome.FAILED, message, required="a known status")
-    counted = [f for f in session.findings if f.id not in config.allow]
-    faults = [f for f in counted if f.severity == "fault"]
+    left = [f for f in session.findings if f.id not in config.allow]
+    faults = [f for f in left if f.severity == "fault"]
     if config.faults is not None:
-        yield _counted("faults", faults, config.faults)
+        yield counted("faults", faults, config.faults)
     if config.confirmed_faults is not None:
         confirmed = [f for f in faults if f.confirmed]
-        yield _counted("confirmed faults", confirmed, config.confirmed_faults)
+        yield counted("confirmed faults", confirmed, config.confirmed_faults)
     for kind, most in config.kinds.items():
-        yield _counted(kind, [f for f in counted if fnmatch(f.kind, kind)], most)
+        yield counted(kind, [f for f in left if fnmatch(f.kind, kind)], most)
 
 
 def _head_share(session: DebugSession, confidence: float) -> Value:
@@ -115,13 +115,21 @@ def _of_groups(
         yield judge(f"{what}es", value, limit, config)
 
 
-def _counted(name: str, found: list[Finding], most: int) -> Result:
+def counted(name: str, found: list[Finding], most: int, suite: str = "findings") -> Result:
+    """Hold a number of findings against the most that may be there.
+
+    Args:
+        name: What is counted.
+        found: The findings.
+        most: So many pass.
+        suite: The part of the gate.
+    """
     outcome = Outcome.PASSED if len(found) <= most else Outcome.FAILED
     ids = ", ".join(f.id for f in found)
     told = f"{name}: {len(found)}, required at most {most}" + (f"; {ids}" if ids else "")
     detail = "\n".join(f"{f.id}: {f.claim}" for f in found)
     result = plain(
-        "findings", name, outcome, told,
+        suite, name, outcome, told,
         detail=detail, value=str(len(found)), required=f"at most {most}",
     )  # fmt: skip
     result.data.update(value=len(found), max=most, findings=[f.id for f in found])

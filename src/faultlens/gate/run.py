@@ -13,6 +13,7 @@ from faultlens.finding import SCHEMA
 from faultlens.gate import measures
 from faultlens.gate.config import GateConfig, Monitor
 from faultlens.gate.judge import Result, Value, judge, plain
+from faultlens.gate.training import training
 from faultlens.measure import Progress
 from faultlens.monitor.evaluation import Evaluation
 from faultlens.monitor.reliability import Rate
@@ -33,12 +34,12 @@ class Gate:
     """What a gate found.
 
     Attributes:
-        session: The one that was judged.
+        session: The one that was judged; None where only a training was.
         results: One a check, in the order of the file.
         file: Of the thresholds; None where they came from elsewhere.
     """
 
-    session: DebugSession
+    session: DebugSession | None
     results: tuple[Result, ...]
     file: Path | None = None
 
@@ -86,7 +87,7 @@ class Gate:
         return dict(files.json_value({
             "schema": SCHEMA,
             "file": None if self.file is None else str(self.file),
-            "session": str(self.session.folder),
+            "session": None if self.session is None else str(self.session.folder),
             "status": self.status,
             "exit_code": self.exit_code,
             "counts": {
@@ -107,12 +108,7 @@ class Gate:
 
     def markdown(self) -> str:
         """Return a summary for a pull request: what failed, then all in a fold."""
-        numbers = self.session.numbers
-        lines = [
-            f"## FaultLens gate: {self.status}", "",
-            f"{self.told}. Session `{self.session.folder}`: {numbers['n_images']} images, "
-            f"accuracy {100 * numbers['accuracy']:.1f} %. {self.session.headline}",
-        ]  # fmt: skip
+        lines = [f"## FaultLens gate: {self.status}", "", f"{self.told}.{self._of_session}"]
         if self.failed:
             told = [" ".join(r.case.message.split()) for r in self.failed]
             lines += [
@@ -127,6 +123,16 @@ class Gate:
             "</details>",
         ]
         return "\n".join([*lines, "", *fold, ""])
+
+    @property
+    def _of_session(self) -> str:
+        if self.session is None:
+            return ""
+        numbers = self.session.numbers
+        return (
+            f" Session `{self.session.folder}`: {numbers['n_images']} images, accuracy "
+            f"{100 * numbers['accuracy']:.1f} %. {self.session.headline}"
+        )
 
 
 def run(
@@ -144,7 +150,7 @@ def run(
     Raises:
         InputError: The file is wrong, names no session, or names what the session does not have.
         SpecError: A file of specifications is wrong.
-        StoreError: A session, a monitor or embeddings are missing or damaged.
+        StoreError: A session, a monitor, a trace or embeddings are missing or damaged.
 
     Example:
         >>> run(GateConfig.parse({"accuracy": {"min": 0.9}}))
@@ -158,10 +164,14 @@ to the file, or --session
     return Gate(opened, tuple(_results(asked, opened, progress)), file)
 
 
-def _open(config: GateConfig, given: str | Path | None, progress: Progress | None) -> DebugSession:
+def _open(
+    config: GateConfig, given: str | Path | None, progress: Progress | None
+) -> DebugSession | None:
     if given is None and config.debug is not None:
         return DebugSession.run_config(RunConfig.read(config.debug), progress)
     folder = given or config.session
+    if folder is None and not config.needs_session:
+        return None
     if folder is None:
         raise InputError(
             "session must be given: add 'session: DIR' or 'debug: FILE' to the file, or --session"
@@ -170,6 +180,15 @@ def _open(config: GateConfig, given: str | Path | None, progress: Progress | Non
 
 
 def _results(
+    config: GateConfig, session: DebugSession | None, progress: Progress | None
+) -> Iterator[Result]:
+    if session is not None:
+        yield from _of_session(config, session, progress)
+    if config.training is not None:
+        yield from training(config.training, config)
+
+
+def _of_session(
     config: GateConfig, session: DebugSession, progress: Progress | None
 ) -> Iterator[Result]:
     yield from measures.metrics(session, config)
