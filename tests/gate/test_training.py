@@ -120,6 +120,6 @@ def test_the_command_judges_a_training_alone(bad, tmp_path):
     assert result.exit_code == 1, result.output
     assert "faults: 2, required at most 0; training-1" in result.stderr
     assert "FaultLens gate: failed" in (tmp_path / "g.md").read_text()
-    assert 'testsuite name="training"' in (tmp_path / "g.xml").read_text()
+    assert 'name="training"' in (tmp_path / "g.xml").read_text()
     document = json.loads(CliRunner().invoke(app, ["gate", str(file), "--json"]).stdout)
     assert (document["session"], document["status"]) == (None, "failed")
