@@ -45,7 +45,8 @@ def known(model):
     names = ("wheels", "wings", "sails", "fur", "beak", "sky")
     weight = np.random.default_rng(0).normal(size=(len(names), model.dimension))
     mapped = ConceptMap(weight.astype(np.float32), np.zeros(len(names), np.float32), names)
-    return Features(found["embedding"], found["logits"]), labels, mapped
+    attacked = {"attacked": np.arange(len(labels))[:, None] % 4 == 0}
+    return Features(found["embedding"], found["logits"], layers=attacked), labels, mapped
 
 
 def fit(model, known, detector, mapped=True, **settings):

@@ -23,6 +23,7 @@ def planted(n: int, seed: int) -> tuple[Features, np.ndarray]:
         "stage:/high/relu": z[:, 2:],
         "squeeze:flip": logits + rng.normal(size=(n, 4)),
         "squeeze:zoom-out": logits + rng.normal(size=(n, 4)),
+        "attacked": (rng.random((n, 1)) < 0.3) & is_hard[:, None],
         "vlm": means[labels][:, :4] + rng.normal(size=(n, 4)),
     }
     return Features(z, logits, (z - means.mean(axis=0)) @ concepts, layers), labels

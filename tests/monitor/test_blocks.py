@@ -1,7 +1,9 @@
+import threading
+
 import numpy as np
 import pytest
 
-from faultlens.monitor.blocks import BLOCK, MANY, each, row_blocks
+from faultlens.monitor.blocks import BLOCK, MANY, by_rows, each, row_blocks
 from faultlens.monitor.detector import load_detector
 from faultlens.monitor.features import Features
 from faultlens.monitor.mahalanobis import Mahalanobis
@@ -27,7 +29,8 @@ def test_an_error_in_a_block_is_told():
 
 
 @pytest.mark.parametrize(
-    "name", ["refit", "refit-strengths", "mahalanobis", "mahalanobis-strengths", "heatmap-bayes"]
+    "name",
+    ["refit", "refit-strengths", "mahalanobis", "mahalanobis-strengths", "heatmap-bayes", "fused"],
 )
 def test_many_images_score_as_few(reference, fresh, name):
     detector = load_detector(name).fit(*reference)
@@ -35,6 +38,31 @@ def test_many_images_score_as_few(reference, fresh, name):
     times = MANY // len(few) + 1
     many = detector.score(fresh[0].select(np.tile(np.arange(len(few)), times)))
     np.testing.assert_allclose(many, np.tile(few, times), rtol=1e-4, atol=1e-5 * few.std())
+
+
+def test_work_inside_a_thread_stays_in_it():
+    seen = []
+
+    def outer(_):
+        mine = threading.get_ident()
+        each(lambda _: seen.append(threading.get_ident() == mine), [1, 2, 3])
+
+    each(outer, [1, 2])
+    assert seen == [True] * 6
+
+
+def test_rows_by_rows_are_all_rows_in_their_order():
+    n = 2 * MANY + 77
+    features = Features(np.arange(n)[:, None], np.zeros((n, 2)))
+    sizes = []
+
+    def measure(some):
+        sizes.append(len(some))
+        return some.embeddings[:, 0] * 2.0
+
+    np.testing.assert_array_equal(by_rows(measure, features), 2.0 * np.arange(n))
+    assert len(sizes) == 2
+    assert sum(sizes) == n
 
 
 @pytest.mark.parametrize("width", [5, 128, 300])

@@ -134,7 +134,7 @@ def test_labels_that_do_not_fit_are_refused(name, reference):
 def test_features_of_another_width_are_refused(name, reference, fresh):
     detector = load_detector(name).fit(*reference)
     f = fresh[0]
-    layers = {name: values[:, 1:] for name, values in f.layers.items()}
+    layers = {name: values[:, 1:] for name, values in f.layers.items() if name != "attacked"}
     other = Features(f.embeddings[:, 1:], f.logits[:, 1:], f.strengths[:, 1:], layers)
     with pytest.raises(ShapeError, match="wide as in fit"):
         detector.score(other)
@@ -142,7 +142,10 @@ def test_features_of_another_width_are_refused(name, reference, fresh):
 
 def complete(points: np.ndarray, logits: np.ndarray) -> Features:
     """Return features of every kind: points stand for strengths and a stage too."""
-    layers = {"stage:low": points, "squeeze:flip": logits[:, ::-1], "vlm": logits}
+    attacked = np.arange(len(points))[:, None] % 3 == 1
+    layers = {
+        "stage:low": points, "squeeze:flip": logits[:, ::-1], "vlm": logits, "attacked": attacked,
+    }  # fmt: skip
     return Features(points, logits, points, layers)
 
 
@@ -169,6 +172,7 @@ REFUSED = {
     "fused": {"no errors", "only errors", "one image"},
     "fused-benign": {"only errors", "one image"},
     "fused-full": {"only errors", "one image"},
+    "heatmap-attacked": {"only errors", "one image"},
     "layers": {"only errors"},
     "squeezed-joint": {"only errors"},
 }

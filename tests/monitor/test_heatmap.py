@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
-from faultlens.errors import InputError, ShapeError
+from faultlens.errors import InputError, InsufficientDataError, ShapeError
 from faultlens.heatmaps import single
 from faultlens.monitor import pairs
 from faultlens.monitor.detector import DETECTORS, load_detector
 from faultlens.monitor.features import Features
 from faultlens.monitor.heatmap import OutputHeatmaps
 from faultlens.monitor.pairs import pair_sums
+from faultlens.stats import auroc
 
 SHRINK = 10.0
 
@@ -156,7 +157,7 @@ def test_renaming_the_concepts_changes_no_score(reference, fresh):
     order = np.random.default_rng(3).permutation(12)
 
     def renamed(f):
-        return Features(f.embeddings, f.logits, f.strengths[:, order])
+        return Features(f.embeddings, f.logits, f.strengths[:, order], f.layers)
 
     for name in (n for n in DETECTORS if n.startswith("heatmap")):
         want = load_detector(name).fit(*reference).score(fresh[0])
@@ -197,3 +198,22 @@ def test_too_few_concepts_or_none_are_refused():
         load_detector("heatmap").fit(Features(logits, logits, np.ones((2, 1))), y)
     with pytest.raises(InputError, match="strengths must be given"):
         load_detector("heatmap").fit(Features(logits, logits), y)
+
+
+def test_the_heatmap_of_attacks_speaks_of_attacked_images_not_of_errors():
+    rng = np.random.default_rng(0)
+    n = 900
+    kind = rng.integers(3, size=n)  # right, wrong, attacked
+    strengths = rng.normal(size=(n, 4))
+    strengths[np.arange(n), kind] += 4  # each kind has a concept of its own
+    logits = np.tile([1.0, 0.0], (n, 1))
+    features = Features(strengths, logits, strengths, {"attacked": (kind == 2)[:, None]})
+    labels = np.where(kind == 1, 1, 0)
+    scores = load_detector("heatmap-attacked").fit(features, labels).score(features)
+    assert auroc(scores[kind != 1], kind[kind != 1] == 2) > 0.99
+    assert auroc(scores[kind != 0], kind[kind != 0] == 2) > 0.75
+    with pytest.raises(InputError, match="layers must hold 'attacked'"):
+        load_detector("heatmap-attacked").fit(Features(strengths, logits, strengths), labels)
+    none = Features(strengths, logits, strengths, {"attacked": np.zeros((n, 1))})
+    with pytest.raises(InsufficientDataError, match="attacked images"):
+        load_detector("heatmap-attacked").fit(none, labels)

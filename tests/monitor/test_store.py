@@ -20,6 +20,7 @@ def draw(n=120):
     labels = rng.integers(0, 3, n)
     z = 2 * np.eye(6)[labels] + rng.normal(size=(n, 6))
     layers = {"stage:low": z, "squeeze:flip": z[:, :3], "vlm": z[:, 2::-1]}
+    layers["attacked"] = np.arange(n)[:, None] % 4 == 0
     return Features(z, 2 * z[:, :3], z[:, ::-1].copy(), layers), labels
 
 

@@ -37,6 +37,7 @@ SCORES = Registry(
         "heatmap-weighted": f"{_HERE}.onnx_heatmaps:heatmap",
         "heatmap-distance": f"{_HERE}.onnx_heatmaps:heatmap",
         "heatmap-bayes": f"{_HERE}.onnx_heatmaps:heatmap",
+        "heatmap-attacked": f"{_HERE}.onnx_heatmaps:heatmap",
         "heatmap-few": f"{_HERE}.onnx_heatmaps:few_pairs",
         "heatmap-jaccard": f"{_HERE}.onnx_heatmaps:jaccard",
         "fused": f"{_HERE}.onnx_fused:fused",

@@ -230,6 +230,7 @@ DETECTORS = Registry(
         "heatmap-distance": "faultlens.monitor.heatmap:DistanceHeatmap",
         "heatmap-jaccard": "faultlens.monitor.heatmap:JaccardHeatmap",
         "heatmap-bayes": "faultlens.monitor.heatmap:BayesHeatmap",
+        "heatmap-attacked": "faultlens.monitor.heatmap_attacked:AttackedHeatmap",
         "heatmap-few": "faultlens.monitor.heatmap_few:FewPairs",
         "layers": "faultlens.monitor.layered:Layers",
         "feature-squeezing": "faultlens.monitor.squeezed:FeatureSqueezing",

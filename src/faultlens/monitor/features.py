@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,8 @@ from faultlens.errors import InputError, ShapeError, nearest
 #: What `layers` may hold: pooled activations of a stage of the encoder, (N, D_s) each; logits of
 #: a changed version of the image, (N, K) each; scores of the classes by the VLM, (N, K).
 STAGE, SQUEEZE, VLM = "stage:", "squeeze:", "vlm"
+#: To fit with only, (N, 1): 1 for attacked images, 0 for benign ones.
+ATTACKED = "attacked"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,6 +43,7 @@ class Features:
     logits: Float[np.ndarray, "N K"]
     strengths: Float[np.ndarray, "N C"] | None = None
     layers: Mapping[str, FloatArray] = field(default_factory=dict)
+    _predictions: IntArray | None = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         logits = check_array(self.logits, "N K", name="logits")
@@ -77,7 +80,9 @@ class Features:
     @property
     def predictions(self) -> IntArray:
         """(N,) index of the largest logit; the lowest one of equals."""
-        return np.asarray(self.logits.argmax(axis=1))
+        if self._predictions is None:
+            self._set("_predictions", np.asarray(self.logits.argmax(axis=1)))
+        return cast("IntArray", self._predictions)
 
     def space(self, name: str) -> FloatArray:
         """Return the (N, width) points of a space: `embeddings`, `strengths` or a layer's name.
@@ -122,10 +127,17 @@ class Features:
 
         Args:
             rows: Indices, a mask or a slice; at least one image.
+
+        Raises:
+            ShapeError: No image.
         """
-        return Features(
-            self.embeddings[rows],
-            self.logits[rows],
-            None if self.strengths is None else self.strengths[rows],
-            {name: values[rows] for name, values in self.layers.items()},
-        )
+        logits = self.logits[rows]
+        if not len(logits):
+            raise ShapeError("rows must be of at least one image, got none; choose some")
+        chosen = object.__new__(Features)  # rows of what was checked need no check
+        chosen._set("logits", logits)
+        chosen._set("embeddings", self.embeddings[rows])
+        chosen._set("strengths", None if self.strengths is None else self.strengths[rows])
+        chosen._set("layers", {name: values[rows] for name, values in self.layers.items()})
+        chosen._set("_predictions", None)
+        return chosen

@@ -15,6 +15,7 @@ from scipy import special
 
 from faultlens.arrays import Array, BoolArray, FloatArray, IntArray
 from faultlens.errors import InputError, InsufficientDataError, nearest
+from faultlens.monitor.blocks import by_rows
 from faultlens.monitor.conformal import p_values
 from faultlens.monitor.detector import DETECTORS, CheckedDetector, Detector, load_detector
 from faultlens.monitor.features import Features
@@ -206,7 +207,8 @@ class Fused(_Combination):
         return state | learn_fusion(scores, wrong, self.strength)
 
     def _measure(self, features: Features, fitted: Mapping[str, Array]) -> FloatArray:
-        return fuse(self._part_scores(features), fitted)
+        self.members()  # once, before threads ask for them
+        return by_rows(lambda some: fuse(self._part_scores(some), fitted), features)
 
 
 def learn_fusion(

@@ -14,7 +14,7 @@ from faultlens.monitor import store
 from faultlens.monitor.choose import Choice, choose
 from faultlens.monitor.conformal import Calibration, check_alpha
 from faultlens.monitor.detector import Detector, load_detector
-from faultlens.monitor.features import Features
+from faultlens.monitor.features import ATTACKED, Features
 from faultlens.monitor.reasons import Expected, Reason
 from faultlens.monitor.verdict import ConceptMap, Verdict
 from faultlens.monitor.vlm_classes import VlmClasses
@@ -169,7 +169,7 @@ class RuntimeMonitor:
                 fitting.strengths, y[rest], fitting.predictions, concept_map.concepts, classes
             )
         facts = _facts(settings, choice, len(rest), len(calibrating))
-        facts["layers"] = sorted(features.layers)
+        facts["layers"] = sorted(set(features.layers) - {ATTACKED})
         everything = features.select(held)
         rejected = calibration.rejects(detector.score(everything), everything.predictions)
         facts |= {"n_held": len(held), "n_held_rejected": int(rejected.sum())}

@@ -22,8 +22,11 @@ def probabilities(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
 
 def odds_to_top(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
     """Return `p_j / p_top`, (N, K) float64 in [0, 1]; the top class itself has 1."""
-    z = logits.astype(np.float64)
-    return np.asarray(np.exp((z - z.max(axis=1, keepdims=True)) / temperature))
+    # Classes along the first axis in memory: sums over a few of them then run over whole rows.
+    z = logits.T.astype(np.float64, order="C")
+    z -= z.max(axis=0)
+    z /= temperature
+    return np.asarray(np.exp(z, out=z).T)
 
 
 def other_odds(logits: FloatArray, temperature: float = 1.0) -> FloatArray:
