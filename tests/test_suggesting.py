@@ -1,5 +1,5 @@
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -8,11 +8,15 @@ from typer.testing import CliRunner
 from faultlens import suggesting
 from faultlens.cli import app
 from faultlens.concepts import ConceptFile
+from faultlens.data.images import ImageSource
+from faultlens.data.preprocess import Preprocessing
 from faultlens.errors import InputError, InsufficientDataError
 from faultlens.files import save_arrays
+from faultlens.models.head import Head
 from faultlens.packs import read_concepts
 from faultlens.session import DebugSession
 from faultlens.validity import DECOYS
+from planted import PLAIN
 
 WORDS = ("wheels", "fur", "water", "sea", "snow", "road", "cat", "car", *DECOYS)
 CANDIDATES = ConceptFile.parse(
@@ -102,14 +106,107 @@ def test_the_planted_word_is_chosen_and_what_only_tells_classes_apart_is_not(ses
     assert snow.interval[0] < 0.5 < snow.interval[1]
 
 
-def test_near_duplicates_are_marked_and_what_the_session_has_is_left_out(session):
+def check_named_together(result):
+    """Sea and water are nearly the same: one suggestion, under the name that ranks first."""
+    both = [s for s in result.suggestions if {s.concept, *s.also} & {"lake", "sea"}]
+    assert [{s.concept, *s.also} for s in both] == [{"lake", "sea"}]
+    assert both[0].is_chosen
+    names = [name for s in result.suggestions for name in (s.concept, *s.also)]
+    assert len(names) == len(set(names))
+
+
+def test_near_duplicates_are_named_together_and_what_the_session_has_is_left_out(session):
     result = found(session)
-    sea = next(s for s in result.suggestions if s.concept == "sea")
-    assert sea.like == "lake" or next(s for s in result.suggestions if s.concept == "lake").like
+    check_named_together(result)
     assert not {s.concept for s in result.suggestions} & {"Fur", "wheels"}
     again = ConceptFile.parse({"templates": ["{}"], "concepts": {"wet": ["wheels"], "b": ["road"]}})
     marked = suggesting.suggest(session, again, vlm=Wordly()).suggestions
     assert {s.concept: s.like for s in marked} == {"wet": "wheels", "b": None}
+    one = found(session, n=1).suggestions  # what says the same counts once
+    assert {one[0].concept, *one[0].also} == {"lake", "sea"}
+
+
+class Painter(Wordly):
+    """Sees words in pictures: one cell of 4 x 4 pixels a word, as bright as there is of it."""
+
+    def prepare(self, image):
+        return np.asarray(image, np.float32).transpose(2, 0, 1) / 255
+
+    def encode(self, batch):
+        cells = batch.reshape(len(batch), 3, 4, len(WORDS), 4).mean(axis=(1, 2, 4))
+        return {"embedding": (255 * cells - 120) / 60}
+
+
+@dataclass
+class Classifies(Painter):
+    """Takes cats and cars by their cells, and the other way round where there is much water."""
+
+    name: str = "classifies"
+    content_hash: str = "classifies-1"
+    dimension: int = 12
+    tensor_hashes: frozenset = frozenset({"own"})
+    class_names: tuple = ("cat", "car")
+    preprocessing: Preprocessing = PLAIN
+    head: Head = field(
+        default_factory=lambda: Head((np.eye(2, 12, dtype=np.float32),), (np.zeros(2, np.float32),))
+    )
+
+    def encode(self, batch):
+        seen = super().encode(batch)["embedding"]
+        cat, car, water = (seen[:, WORDS.index(w)] for w in ("cat", "car", "water"))
+        scores = np.where((water > 0.7)[:, None], np.c_[car, cat], np.c_[cat, car])
+        z = np.zeros((len(batch), 12), np.float32)
+        z[:, :2] = 8 * scores
+        z[:, 2:] = seen[:, 2:12]
+        return {"embedding": z, "logits": self.head(z)}
+
+
+def pictures(n=N):
+    """Every second picture repeats the one before it but for a pixel or two."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat(rng.integers(0, 2, n // 2), 2)
+    v = np.repeat(rng.normal(0, 0.5, (n // 2, len(WORDS))), 2, axis=0)
+    v[np.arange(n), [WORDS.index("cat"), WORDS.index("car")][0] + labels] += 1.5
+    v[:, WORDS.index("water")] += 1.0 * np.repeat(rng.random(n // 2) < 0.3, 2)
+    pixels = np.clip(np.repeat(np.repeat(60 * v + 120, 4, axis=1)[:, None], 4, axis=1), 0, 255)
+    pixels[1::2, 0, 0] += 1
+    splits = tuple(np.where(rng.random(n // 2) < 0.7, "test", "fit").repeat(2))
+    return ImageSource.from_arrays(
+        np.clip(pixels, 0, 255).astype(np.uint8), labels, ["cat", "car"], splits=splits
+    )
+
+
+@pytest.mark.parametrize("reference", [None, "fit"])
+def test_sessions_over_images_name_near_duplicates_together_too(tmp_path, monkeypatch, reference):
+    source = pictures()
+    monkeypatch.setattr("faultlens.reopen.open_images", lambda path: source)
+    opened = DebugSession.run(
+        Classifies(), images=source, split="test", reference_split=reference, vlm=Painter(),
+        concepts=OWN, out=tmp_path,
+    )  # fmt: skip
+    assert opened.info["fit"]["is_cross_fitted"] == (reference is None)
+    check_named_together(suggesting.suggest(opened, CANDIDATES, vlm=Painter()))
+    part = suggesting._ranking_part(opened)
+    place = {row["name"]: i for i, row in enumerate(opened.images)}
+    pairs = [(place[f"array[{i}]"], place[f"array[{i + 1}]"]) for i in range(0, N, 2)
+             if f"array[{i}]" in place]  # fmt: skip
+    assert len(pairs) > 100
+    assert all(part[a] == part[b] for a, b in pairs)
+    assert 0.3 < part.mean() < 0.5
+
+
+def test_what_the_session_has_takes_no_news_with_it():
+    """A candidate like its concept does not swallow one that is like the candidate only."""
+    likeness = np.array([[1.0, 0.95, 0.2], [0.95, 1.0, 0.95], [0.2, 0.95, 1.0]])
+    order = np.arange(3)
+    assert suggesting._grouped(order, likeness, ["wet", None, None]) == [[0], [1, 2]]
+    assert suggesting._grouped(order, likeness, [None, None, None]) == [[0, 1], [2]]
+
+
+def test_words_of_one_direction_are_the_same_on_any_images():
+    directions = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    flat = np.ones((5, 3))  # strengths that never change correlate with nothing
+    assert suggesting._likeness(flat, directions)[0].tolist() == [1.0, 1.0, 0.0]
 
 
 def test_words_the_model_does_not_know_are_left_out_and_named(session):

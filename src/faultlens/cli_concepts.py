@@ -116,8 +116,9 @@ def suggest(
 def _row(s: "Suggestion") -> tuple[str, ...]:
     low, high = s.interval
     verdict = "chosen" if s.is_chosen else f"like {s.like}" if s.like else ""
+    named = ", ".join((s.concept, *s.also))
     return (
-        s.concept, f"{s.auroc:.3f}", f"{low:.3f} to {high:.3f}", f"{s.p_value:.2g}",
+        named, f"{s.auroc:.3f}", f"{low:.3f} to {high:.3f}", f"{s.p_value:.2g}",
         f"{s.decoy_quantile:.0%}", verdict,
     )  # fmt: skip
 

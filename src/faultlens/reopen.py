@@ -206,28 +206,6 @@ def _names(session: DebugSession) -> tuple[str, ...]:
     return tuple(row["name"] for row in session.images)
 
 
-def _from_store(session: DebugSession, labels: IntArray) -> Rows:
-    """Find the run's own store: the one whose logits give the session's predictions."""
-    folder = session.folder / "embeddings"
-    everything = listed(session) if not session.info["fit"]["is_cross_fitted"] else None
-    for path in sorted(folder.glob("model-*")):
-        try:
-            store = EmbeddingStore.open(path)
-        except StoreError:
-            continue
-        rows = _analysed_rows(session, store, everything)
-        if rows is None or not _is_of_run(session, store.rows("logits", rows)):
-            continue
-        if everything is None:
-            z, logits = store.rows("embedding", rows), store.rows("logits", rows)
-            return Rows(_names(session), z, logits, labels)
-        return _with_reference(session, store, everything, rows, labels)
-    raise StoreError(
-        f"{folder} must hold the embeddings of the run, got none that are complete and give its "
-        f"predictions; run 'faultlens debug' with --out {session.folder} again"
-    )
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Listed:
     """The images as a run listed them, one row of the store each.
@@ -241,6 +219,49 @@ class Listed:
     names: tuple[str, ...]
     labels: IntArray
     is_reference: BoolArray
+
+
+def near_duplicates(session: DebugSession) -> IntArray:
+    """Group the analysed images of a session over images: near-duplicates have one number.
+
+    Returns:
+        (n,) groups, in the session's order.
+
+    Raises:
+        InputError: The images of a reference split are no longer where they were.
+        StoreError: The embeddings of the run are missing or damaged.
+    """
+    store, rows, _ = _run_store(session)
+    signatures = store.column("signature")
+    return duplicate_groups(_digests(signatures), signatures)[rows]
+
+
+def _from_store(session: DebugSession, labels: IntArray) -> Rows:
+    store, rows, everything = _run_store(session)
+    if everything is None:
+        z, logits = store.rows("embedding", rows), store.rows("logits", rows)
+        return Rows(_names(session), z, logits, labels)
+    return _with_reference(session, store, everything, rows, labels)
+
+
+def _run_store(
+    session: DebugSession,
+) -> tuple[EmbeddingStore, NDArray[np.int64], Listed | None]:
+    """Find the run's own store: the one whose logits give the session's predictions."""
+    folder = session.folder / "embeddings"
+    everything = listed(session) if not session.info["fit"]["is_cross_fitted"] else None
+    for path in sorted(folder.glob("model-*")):
+        try:
+            store = EmbeddingStore.open(path)
+        except StoreError:
+            continue
+        rows = _analysed_rows(session, store, everything)
+        if rows is not None and _is_of_run(session, store.rows("logits", rows)):
+            return store, rows, everything
+    raise StoreError(
+        f"{folder} must hold the embeddings of the run, got none that are complete and give its "
+        f"predictions; run 'faultlens debug' with --out {session.folder} again"
+    )
 
 
 def listed(session: DebugSession) -> Listed:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import yaml
 
-from faultlens import files
+from faultlens import files, reopen
 from faultlens.alignment import normalize
 from faultlens.arrays import BoolArray, FloatArray, IntArray
 from faultlens.concepts import ConceptEntry, ConceptFile, prompts_of, strengths
+from faultlens.data.duplicates import folds
 from faultlens.errors import InputError, InsufficientDataError
 from faultlens.features import TextSide
 from faultlens.localize.separation import Separation, separation
@@ -28,6 +29,8 @@ from faultlens.vlm_again import Seen, see_again
 
 #: Strengths that rise and fall together this much over the images say the same.
 SAME = 0.9
+#: Words whose directions are this near mean the same, whatever the images are.
+SAME_DIRECTION = 0.99
 #: Fewer wrong or right images than this in either part show nothing.
 MIN_SIDE = 10
 _LEVEL = 0.05
@@ -43,7 +46,8 @@ class Suggestion:
         interval: Of the AUROC, with a confidence of 0.95.
         p_value: That wrong and right images are alike, adjusted (Holm) for all that are shown.
         decoy_quantile: Share of meaningless words that separate less.
-        like: A concept of the session, or a better suggestion, that says the same; None if new.
+        also: Candidates that say the same, better ones first; they are not suggested again.
+        like: A concept of the session that says the same; None if new.
         is_chosen: New, significant, the same way round in both parts, and above the decoys.
         prompts: Its prompts that the model understands.
         templates: Sentences they stand in.
@@ -54,6 +58,7 @@ class Suggestion:
     interval: tuple[float, float]
     p_value: float
     decoy_quantile: float
+    also: tuple[str, ...]
     like: str | None
     is_chosen: bool
     prompts: tuple[str, ...]
@@ -137,14 +142,14 @@ def suggest(
 ) -> Suggestions:
     """Rank the concepts of a vocabulary by how they separate wrong from right images.
 
-    Two fifths of the images rank the candidates; the others give every figure. Near-duplicates
-    stay on one side in a cross-fitted session; in one with a reference split only images with
-    equal embeddings do.
+    Two fifths of the images rank the candidates; the others give every figure. Near-duplicate
+    images stay on one side; of features, where there are no pictures, those with equal embeddings.
+    Candidates that say the same are suggested once, under the name that ranks first.
 
     Args:
         session: Finished.
         vocabulary: File, packs, or both (see `faultlens.packs`); all packs by default.
-        n: How many of the best candidates are looked at.
+        n: How many of the best candidates are looked at, those that say the same counted once.
         vlm: The vision-language model, where the session cannot load it by its SPEC.
 
     Raises:
@@ -160,7 +165,7 @@ def suggest(
     named = "the given concepts" if isinstance(spec, ConceptFile) else str(spec)
     is_wrong, labels = _truth(session)
     seen = see_again(session, vlm)
-    ranking = _ranking_part(session, seen.embeddings)
+    ranking = _ranking_part(session)
     _check_enough(is_wrong, labels, ranking)
     found = _candidates(file, session.concepts, seen)
     if not found.names:
@@ -170,15 +175,17 @@ def suggest(
         )
     s = strengths(seen.embeddings, found.directions)
     first = separation(s[ranking], is_wrong[ranking], labels[ranking])
-    top = np.argsort(-np.abs(first.auroc - 0.5), kind="stable")[:n]
+    order = np.argsort(-np.abs(first.auroc - 0.5), kind="stable")
+    own = session.arrays("alignment")["directions"]
+    like = _like(seen, own, s, found.directions, session.concepts)
+    same = _grouped(order, _likeness(s, found.directions), like)[:n]
+    top = np.array([group[0] for group in same], np.int64)
     held = separation(s[~ranking][:, top], is_wrong[~ranking], labels[~ranking])
     decoys = strengths(seen.embeddings[~ranking], _unit(seen.encode_text(DECOYS)))
     above = _above(held, separation(decoys, is_wrong[~ranking], labels[~ranking]))
-    own = strengths(seen.embeddings, session.arrays("alignment")["directions"])
-    like = _like(s[:, top], [found.names[i] for i in top], own, session.concepts)
     same_way = (first.auroc[top] > 0.5) == (held.auroc > 0.5)
     return Suggestions(
-        suggestions=tuple(_rows(found, top, held, above, like, same_way)),
+        suggestions=tuple(_rows(found, same, held, above, like, same_way)),
         vocabulary=named,
         n_candidates=len(found.names),
         unknown=found.unknown,
@@ -190,7 +197,7 @@ def suggest(
 
 def _rows(
     found: _Candidates,
-    rows: IntArray,
+    same: Sequence[Sequence[int]],
     held: Separation,
     above: FloatArray,
     like: Sequence[str | None],
@@ -198,15 +205,16 @@ def _rows(
 ) -> Iterable[Suggestion]:
     p = holm(held.p_value)
     is_good = (p <= _LEVEL) & (above >= MIN_DECOY_QUANTILE) & same_way
-    for j, i in enumerate(rows):
+    for j, (i, *others) in enumerate(same):
         yield Suggestion(
             concept=found.names[i],
             auroc=float(held.auroc[j]),
             interval=(float(held.low[j]), float(held.high[j])),
             p_value=float(p[j]),
             decoy_quantile=float(above[j]),
-            like=like[j],
-            is_chosen=bool(is_good[j]) and like[j] is None,
+            also=tuple(found.names[k] for k in others),
+            like=like[i],
+            is_chosen=bool(is_good[j]) and like[i] is None,
             prompts=found.prompts[i],
             templates=found.templates[i],
         )
@@ -219,14 +227,14 @@ def _truth(session: DebugSession) -> tuple[BoolArray, IntArray]:
     return labels != predicted, labels
 
 
-def _ranking_part(session: DebugSession, embeddings: FloatArray) -> BoolArray:
-    """Choose two fifths of the images by what they are, not by where they stand."""
+def _ranking_part(session: DebugSession) -> BoolArray:
+    """Choose two fifths of the images by what they are, near-duplicates together."""
     if session.info["fit"]["is_cross_fitted"]:
-        folds = np.array([row["fit"] for row in session.images])
-        return np.asarray(folds % 2 == 1)
-    rows = np.ascontiguousarray(embeddings, np.float32)
-    digests = (hashlib.sha256(row.tobytes()).digest()[0] for row in rows)
-    return np.array([d % 5 < 2 for d in digests], bool)
+        fold = np.array([row["fit"] for row in session.images])
+        return np.asarray(fold % 2 == 1)
+    groups = reopen.near_duplicates(session)
+    digests = [hashlib.sha256(row["name"].encode()).hexdigest() for row in session.images]
+    return np.asarray(folds(digests, groups) % 2 == 1)
 
 
 def _check_enough(is_wrong: BoolArray, labels: IntArray, ranking: BoolArray) -> None:
@@ -295,21 +303,45 @@ def _above(held: Separation, decoys: Separation) -> FloatArray:
     return np.asarray((theirs[None, :] < ours[:, None]).mean(axis=1))
 
 
+def _likeness(s: FloatArray, directions: FloatArray) -> FloatArray:
+    """Return (C, C), how much two candidates say the same: from 1, the same, down to -1.
+
+    Args:
+        s: (N, C) strengths.
+        directions: (C, E) unit.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        together = np.nan_to_num(np.corrcoef(s, rowvar=False)).reshape(s.shape[1], -1)
+    return np.where(directions @ directions.T >= SAME_DIRECTION, 1.0, together)
+
+
+def _grouped(order: IntArray, likeness: FloatArray, like: Sequence[str | None]) -> list[list[int]]:
+    """Put each candidate to the one before it that says the same, if there is one.
+
+    News stays apart from what a concept of the session says already.
+
+    Returns:
+        Groups in the order of the ranking, each with its first candidate first.
+    """
+    groups: list[list[int]] = []
+    for i in order:
+        alike = [g for g in groups if like[g[0]] == like[i] and likeness[g[0], i] >= SAME]
+        if alike:
+            max(alike, key=lambda g: likeness[g[0], i]).append(int(i))
+        else:
+            groups.append([int(i)])
+    return groups
+
+
 def _like(
-    s: FloatArray, names: Sequence[str], own: FloatArray, own_names: Sequence[str]
+    seen: Seen, own: FloatArray, s: FloatArray, directions: FloatArray, names: Sequence[str]
 ) -> list[str | None]:
-    """Name for each candidate the concept that rises and falls with it, if there is one."""
-    with np.errstate(invalid="ignore"):
-        together = np.nan_to_num(np.corrcoef(np.c_[own, s], rowvar=False))
-    known = [*own_names, *names]
-    is_news, found = np.ones(len(known), bool), list[str | None]()
-    for j in range(len(own_names), len(known)):
-        # Better suggestions stand before it; those that are no news themselves do not count.
-        before = np.where(is_news[:j], together[j, :j], -1.0)
-        best = int(np.argmax(before))
-        is_news[j] = before[best] < SAME
-        found.append(None if is_news[j] else known[best])
-    return found
+    """Name for each candidate the session's concept that says the same, if there is one."""
+    both = np.c_[strengths(seen.embeddings, own), s]
+    likeness = _likeness(both, np.r_[own, directions])[len(own) :, : len(own)]
+    best = likeness.argmax(axis=1)
+    is_same = likeness[np.arange(len(best)), best] >= SAME
+    return [names[c] if same else None for c, same in zip(best, is_same, strict=True)]
 
 
 def _plain(name: str) -> str:
