@@ -179,19 +179,38 @@ def _summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+class Watched(NamedTuple):
+    """A monitor to attack.
+
+    Attributes:
+        name: Of its detector.
+        featurize: What it reads.
+        twin: Makes a differentiable copy from network, detector and threshold.
+    """
+
+    name: str
+    featurize: Featurize
+    twin: Callable[..., Any]
+
+
+LIGHT = Watched("fused-benign", features_of, LightTwin.of)
+
+
 def adaptive(
     sets: Sets,
     n_images: int = 200,
+    watched: Watched = LIGHT,
     seed: int = 0,
     alpha: float = ALPHA,
     eps: Sequence[float] = (1 / 255, 2 / 255, 8 / 255),
     steps: int = 50,
 ) -> dict[str, Any]:
-    """Attack the light monitor (margin and Mahalanobis) with and without knowledge of it.
+    """Attack a monitor with and without knowledge of it.
 
     Args:
-        sets: From `load_sets`; its half is attacked.
+        sets: From `load_sets` with the monitor's `featurize`; its half is attacked.
         n_images: How many images of the half.
+        watched: The monitor; light (margin and Mahalanobis) by default.
         seed: Of the split that the monitor is fitted and calibrated on.
         alpha: Requested false-alarm rate.
         eps: Budgets.
@@ -204,16 +223,16 @@ def adaptive(
         `evaded` (share of the images misclassified and accepted).
     """
     net, pictures, rows = load_net(), load_pictures(), split(sets, seed)
-    monitor = load_detector("fused-benign").fit(sets.clean.select(rows.fit), sets.labels[rows.fit])
+    monitor = load_detector(watched.name).fit(sets.clean.select(rows.fit), sets.labels[rows.fit])
     calibration = sets.clean.select(rows.calibration)
     limits = Calibration.of(
         monitor.score(calibration), calibration.predictions, calibration.logits.shape[1],
         alpha=alpha,
     )  # fmt: skip
-    twin = LightTwin.of(net, monitor, float(limits.thresholds[0]))
+    twin = watched.twin(net, monitor, float(limits.thresholds[0]))
 
     def rejects(images: torch.Tensor) -> np.ndarray:
-        features = features_of(net, images)
+        features = watched.featurize(net, images)
         return limits.rejects(monitor.score(features), features.predictions)
 
     chosen = torch.from_numpy(sets.half[:n_images])

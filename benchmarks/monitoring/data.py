@@ -82,14 +82,22 @@ class Pool:
 
 
 @cache
-def cifar() -> tuple[Pool, Pool] | None:
-    """The development half and the scoring half; None without the shared features.
-
-    The session, its map and its choice of valid concepts saw the development half alone.
-    """
+def cifar_session() -> DebugSession:
+    """Return the session over the development half of the shared features."""
     folder = SHARED / "cifar10"
-    if not (folder / "features.safetensors").exists():
-        return None
+    columns, first, _ = _cifar_columns()
+    path = WORK / "cifar" / "features.safetensors"
+    save_arrays(path, {k: v[first] for k, v in columns.items()},
+                {"class_names": json.dumps(CIFAR_CLASSES)})  # fmt: skip
+    return DebugSession.run(
+        vlm=f"bridge:{HERE / 'cifar-bridge.yaml'}", concepts=HERE / "cifar.yaml",
+        out=path.parent / "session", features=path, head=folder / "head.safetensors",
+    )  # fmt: skip
+
+
+def _cifar_columns() -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Return the shared features, and which rows are of either half."""
+    folder = SHARED / "cifar10"
     stored, _ = load_arrays(folder / "features.safetensors")
     order = np.random.default_rng(HALVES).permutation(len(stored["label"]))
     first, second = np.sort(order[: len(order) // 2]), np.sort(order[len(order) // 2 :])
@@ -97,21 +105,26 @@ def cifar() -> tuple[Pool, Pool] | None:
     z = stored["embedding"].astype(np.float32)
     # Logits follow from embeddings as stored: those of the file were taken before rounding.
     logits = z @ head["weight"].T + head["bias"]
-    path = WORK / "cifar" / "features.safetensors"
     columns = {"embedding": z, "logits": logits, "label": stored["label"],
                "vlm_logits": stored["vlm_logits"]}  # fmt: skip
-    save_arrays(path, {k: v[first] for k, v in columns.items()},
-                {"class_names": json.dumps(CIFAR_CLASSES)})  # fmt: skip
-    session = DebugSession.run(
-        vlm=f"bridge:{HERE / 'cifar-bridge.yaml'}", concepts=HERE / "cifar.yaml",
-        out=path.parent / "session", features=path, head=folder / "head.safetensors",
-    )  # fmt: skip
-    development = monitoring.analysed(session)
-    mapped = monitoring.concept_map(session)
-    y = stored["label"].astype(np.int64)
+    return columns, first, second
+
+
+@cache
+def cifar() -> tuple[Pool, Pool] | None:
+    """The development half and the scoring half; None without the shared features.
+
+    The session, its map and its choice of valid concepts saw the development half alone.
+    """
+    if not (SHARED / "cifar10" / "features.safetensors").exists():
+        return None
+    columns, _, second = _cifar_columns()
+    session = cifar_session()
+    development, mapped = monitoring.analysed(session), monitoring.concept_map(session)
+    z, logits, y = (columns[k][second] for k in ("embedding", "logits", "label"))
     return (
         Pool(development.features, development.labels),
-        Pool(Features(z[second], logits[second], mapped(z[second])), y[second]),
+        Pool(Features(z, logits, mapped(z)), y.astype(np.int64)),
     )
 
 

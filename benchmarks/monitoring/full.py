@@ -7,6 +7,7 @@ each picture. There is no vision-language model here: the shared one is features
 """
 
 import argparse
+import json
 import sys
 from functools import cache
 from pathlib import Path
@@ -20,9 +21,10 @@ from faultlens.inner_features import inner_features
 from faultlens.models.classifier import Classifier
 from faultlens.models.load import load_model
 from faultlens.monitor.features import Features
-from monitoring.adversarial import GOAL_ATTACKS, detector, load_sets, run
+from monitoring.adversarial import GOAL_ATTACKS, Watched, adaptive, detector, load_sets, run
 from monitoring.attacked import WORK
 from monitoring.cifar_net import CIFAR, CLASSES, MEAN, STD, PixelNet
+from monitoring.twin_full import FullTwin
 
 #: What is shown beside the combination: its parts, and peers of the literature.
 FULL = ("fused-full", "squeezed-margin", "squeezed-joint", "layers", "feature-squeezing")
@@ -57,11 +59,16 @@ def full_features(_: PixelNet, images: torch.Tensor) -> Features:
     return inner_features(classifier(), batches)
 
 
+#: The monitor for an attacker who knows it.
+WATCHED = Watched("fused-full", full_features, FullTwin)
+
+
 def main() -> None:
     """Print a table of one half."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--half", choices=("development", "scoring"), default="development")
     parser.add_argument("--attacks", nargs="+", default=list(GOAL_ATTACKS))
+    parser.add_argument("--adaptive", type=int, default=0, help="images to attack knowing it")
     args = parser.parse_args()
     sets = load_sets(args.half, args.attacks, full_features)
     found = run({name: detector(name) for name in FULL}, sets)
@@ -73,6 +80,8 @@ def main() -> None:
         print(
             f"{name:<20}{row['mean']:>7.3f}{row['worst']:>7.3f}{row['mean_detected']:>8.2f}{areas}"
         )
+    if args.adaptive:
+        print(json.dumps(adaptive(sets, args.adaptive, WATCHED), indent=2))
 
 
 if __name__ == "__main__":

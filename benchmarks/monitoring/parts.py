@@ -24,7 +24,7 @@ def adversarial(is_quick: bool) -> dict[str, Any]:
     """Attacks on ResNet-20, images of the scoring half: light mode, full mode, and an attacker
     who knows the monitor."""
     from monitoring import adversarial as attacks
-    from monitoring import full
+    from monitoring import attacked_heatmaps, full
 
     n_splits = 2 if is_quick else 5
     sets = attacks.load_sets("scoring")
@@ -39,7 +39,19 @@ def adversarial(is_quick: bool) -> dict[str, Any]:
         for name, of in (("fused-benign", sets), ("fused-full", watched))
     }
     attacks.show(mixed)
-    known = attacks.adaptive(sets, 50 if is_quick else 200)
+    print("a patch")
+    patched = {}
+    for names, featurize in ((LIGHT, attacks.features_of), (full.FULL, full.full_features)):
+        few = attacks.load_sets("scoring", ("patch",), featurize)
+        patched |= attacks.run({name: attacks.detector(name) for name in names}, few, n_splits)
+    attacks.show(patched)
+    heatmaps = attacked_heatmaps.judge("scoring", n_splits)
+    attacks.show(heatmaps)
+    n_images = 50 if is_quick else 200
+    known = {
+        "light": attacks.adaptive(sets, n_images),
+        "full": attacks.adaptive(watched, n_images, full.WATCHED),
+    }
     print(known)
     ours, whole = light["fused-benign"], complete["fused-full"]
     return {
@@ -51,7 +63,8 @@ def adversarial(is_quick: bool) -> dict[str, Any]:
             goal("attacks, full mode, detected at 5 % false alarms, mean", whole["mean_detected"],
                  ">=", 0.60, 0.85),
         ],
-        "light": light, "full": complete, "with_errors": mixed, "adaptive": known,
+        "light": light, "full": complete, "with_errors": mixed, "patch": patched,
+        "heatmaps": heatmaps, "adaptive": known,
     }  # fmt: skip
 
 
