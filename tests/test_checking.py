@@ -160,7 +160,7 @@ def test_a_reference_split_calibrates_and_is_not_checked(tmp_path):
         pixels, labels, planted.CLASSES, splits=["test" if i % 3 else "val" for i in range(900)]
     )
     session = run(planted.healthy(), tmp_path, source=source, split="test", reference_split="val")
-    with pytest.raises(InputError, match="reference split"):
+    with pytest.raises(InputError, match="where the run found them, got 'pictures in memory'"):
         # Pictures in memory are not there a second time.
         check(session, parse(SUITE))
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 #: 0 clean, 1 fault found, 3 unknown; 2 is a wrong input and never reaches here.
 EXIT_CODES = {"clean": 0, "fault": 1, "unknown": 3}
 
+#: What stands for the place of images that have none: nothing is found there a second time.
+_IN_MEMORY = "pictures in memory"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DebugSession:
@@ -106,7 +109,7 @@ class DebugSession:
         """
         given: dict[str, Any] = {
             "model": model if isinstance(model, str) or model is None else model.name,
-            "images": images.root or "." if isinstance(images, ImageSource) else images,
+            "images": images.root or _IN_MEMORY if isinstance(images, ImageSource) else images,
             "vlm": vlm if isinstance(vlm, str) else vlm.name,
             "concepts": concepts if not isinstance(concepts, ConceptFile) else Path("concepts"),
             "out": out,
