@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import oracles
+from faultlens import heatmaps
 from faultlens.errors import InputError, ShapeError
 from faultlens.heatmaps import ClassCounts, Heatmap, HeatmapCounts, differential, single
 
@@ -56,13 +57,55 @@ def test_shards_merge_in_any_order(s, random):
     assert (merged.n == whole.n).all()
 
 
-def test_counts_across_blocks_equal_three_loops():
-    rng = np.random.default_rng(0)
-    s = rng.normal(size=(9000, 3)).astype(np.float32)
-    s[17, 0] = s[17, 1]
-    counts = HeatmapCounts.of(s, np.zeros(len(s), int), 1)
-    expected = (s[:, :, None] > s[:, None, :]).sum(axis=0)
-    assert (counts.wins[0] == expected).all()
+def compared(s, groups, n_groups):
+    """Count wins by comparing all pairs of each image at once."""
+    wins = np.zeros((n_groups, s.shape[1], s.shape[1]), int)
+    for row, k in zip(s, groups, strict=True):
+        if k >= 0:
+            wins[k] += row[:, None] > row
+    return wins
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n_concepts", [1, 2, 9, 100, 101])
+def test_counts_over_many_blocks_equal_a_plain_loop(n_concepts, dtype, n_threads):
+    rng = np.random.default_rng(n_concepts)
+    s = rng.normal(size=(3001, n_concepts)).astype(dtype)
+    s[::7] = np.round(s[::7])  # ties, and zeros of both signs
+    s[5:90] = s[5:90, :1]  # nothing but ties
+    g = groups_of(s, 23)
+    g[1000:] = 7  # more images than a block has
+    g[g == 11] = 3
+    counts = HeatmapCounts.of(s, g, 23, n_threads)
+    assert (counts.wins == compared(s, g, 23)).all()
+    assert counts.n[11] == 0
+    assert (counts.n == [(g == k).sum() for k in range(23)]).all()
+
+
+def test_enough_blocks_are_shared_out_over_threads(monkeypatch):
+    pools = []
+    pool = heatmaps.ThreadPoolExecutor
+    monkeypatch.setattr(
+        heatmaps, "ThreadPoolExecutor", lambda n, **kw: pools.append(n) or pool(n, **kw)
+    )
+    s = np.random.default_rng(0).normal(size=(64, 3))
+    for n_groups in (1, 8, 64):  # a group has a block of its own
+        HeatmapCounts.of(s, np.arange(64) % n_groups, n_groups, n_threads=2)
+    assert pools == [2]
+
+
+@pytest.mark.parametrize("n_concepts", [2, 100])
+def test_no_sum_overflows_where_a_concept_always_wins(n_concepts):
+    s = np.tile(np.arange(n_concepts, 0, -1.0), (60_000, 1))
+    wins = HeatmapCounts.of(s, np.zeros(len(s), int), 1).wins[0]
+    assert (wins == np.triu(np.full_like(wins, len(s)), 1)).all()
+
+
+def test_differences_that_float32_would_lose_count():
+    s = np.array([[1, 1 + 2.0**-40], [1 - 2.0**-40, 1]])
+    counts = HeatmapCounts.of(s, np.zeros(2, int), 1)
+    assert counts.wins[0].tolist() == [[0, 0], [2, 0]]
 
 
 @given(strength_arrays)

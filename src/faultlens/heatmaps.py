@@ -8,11 +8,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from itertools import pairwise
+from functools import partial, reduce
+from itertools import groupby, pairwise
+from operator import itemgetter
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from faultlens.arrays import BoolArray, FloatArray, IntArray, Strengths, check_array, read_only
@@ -21,9 +23,13 @@ from faultlens.stats import benjamini_hochberg, fisher_exact, newcombe, wilson
 
 #: Fewer images than this in a group: no statement about it.
 MIN_IMAGES = 10
-_BLOCK = 2048  # images compared at a time: C × block numbers and flags stay in the cache
+# A block of images lies in memory as `_RUNS` runs of about `_RUN` numbers. NumPy copies shorter runs
+# before it compares them; more or longer ones, or more flags at a time, leave the cache. Each call
+# gives the interpreter's lock away and takes it back: short calls would make threads wait for it.
+_RUN = 6400
+_RUNS = 16
+_DISTANCES = 5  # compared in one call
 _BLOCKS_A_THREAD = 8  # fewer are not worth a thread
-_WORD = 64
 
 
 def single(strengths: FloatArray) -> Bool[np.ndarray, "C C"]:
@@ -37,42 +43,70 @@ def single(strengths: FloatArray) -> Bool[np.ndarray, "C C"]:
     return np.asarray(s[:, None] > s[None, :])
 
 
-def _count(rows: Strengths) -> Int[np.ndarray, "C C"]:
-    """Count over images how often each concept beats each other one."""
-    n, n_concepts = rows.shape
-    wins = np.zeros((n_concepts, n_concepts), np.int64)
-    ordered = np.sort(rows, axis=1)
-    has_ties = bool((ordered[:, 1:] == ordered[:, :-1]).any())
-    # Padding repeats nothing: equal values never win.
-    x = np.zeros((n_concepts, n + -n % _WORD), rows.dtype)
-    x[:, :n] = rows.T
-    flags = np.empty(n_concepts * x.shape[1], bool)
-    for a in range(n_concepts - 1):
-        others = x[a + 1 :]
-        out = flags[: others.size].reshape(others.shape)
-        wins[a, a + 1 :] = _row_sums(np.greater(x[a], others, out=out))
-        # Without ties (the usual case) the other triangle is the complement.
-        wins[a + 1 :, a] = (
-            _row_sums(np.less(x[a], others, out=out)) if has_ties else n - wins[a, a + 1 :]
-        )
-    return wins
+def _lanes(n_concepts: int) -> int:
+    """Return the images whose strengths make one run."""
+    return -(-_RUN // n_concepts)
 
 
 def _count_blocks(
     strengths: Strengths, n_groups: int, blocks: Sequence[tuple[int, IntArray]]
 ) -> Int[np.ndarray, "G C C"]:
-    """Count over blocks of images, each a group and its rows."""
-    n_concepts = strengths.shape[1]
-    wins = np.zeros((n_groups, n_concepts, n_concepts), np.int64)
-    for k, rows in blocks:
-        wins[k] += _count(strengths[rows])
+    """Count over blocks of images, each a group and its rows, in the order of the groups."""
+    c = strengths.shape[1]
+    first = np.arange(c)
+    second = (first + np.arange(1, c // 2 + 1)[:, None]) % c
+    wins = np.zeros((n_groups, c, c), np.int64)
+    for k, of_group in groupby(blocks, itemgetter(0)):
+        counts = (_count(strengths[rows]) for _, rows in of_group)
+        wins[k, first, second], wins[k, second, first] = reduce(np.add, counts)
     return wins
 
 
-def _row_sums(flags: BoolArray) -> IntArray:
-    """Sum each row of flags; eight times fewer bytes than adding them as numbers."""
-    words = np.packbits(flags.reshape(-1)).view(np.uint64).reshape(len(flags), -1)
-    return np.asarray(np.bitwise_count(words).sum(axis=1, dtype=np.int64))
+def _count(rows: Strengths) -> Int[np.ndarray, "2 H C"]:
+    """Count in how many rows concepts win, and in how many they lose.
+
+    Concept i is held against those 1 … H = C // 2 further on, the first following the last: so each
+    pair is met, and all concepts of a block are compared in one run.
+    """
+    wins = _pairs(np.greater, rows)
+    losses = len(rows) - wins
+    # What is neither won nor lost is a tie; few images have any.
+    ordered = np.sort(rows, axis=1)
+    is_tie = ordered[:, 1:] == ordered[:, :-1]
+    if is_tie.any():
+        losses -= _pairs(np.equal, rows[is_tie.any(axis=1)])
+    return np.stack([wins, losses])
+
+
+def _pairs(compare: np.ufunc, rows: Strengths) -> Int[np.ndarray, "H C"]:
+    """Count the rows in which `compare` holds between concepts i and i + h + 1: `[h, i]`."""
+    c = rows.shape[1]
+    lanes = _lanes(c)
+    x = _runs(rows)
+    width = c * lanes
+    further = sliding_window_view(x, width, axis=1)[:, lanes::lanes]
+    counts = np.empty((c // 2, c), np.int64)
+    for h in range(0, c // 2, _DISTANCES):
+        flags = compare(x[:, None, :width], further[:, h : h + _DISTANCES])
+        # Bytes hold the sum of _RUNS flags, 16 bits that of a block.
+        sums = np.add.reduce(flags.view(np.uint8), axis=0, dtype=np.uint8)
+        counts[h : h + _DISTANCES] = sums.reshape(-1, c, lanes).sum(axis=2, dtype=np.uint16)
+    return counts
+
+
+def _runs(rows: Strengths) -> Float[np.ndarray, "M W"]:
+    """Lay out rows concept by concept, `_lanes` images a run; half of the concepts follow again.
+
+    The last run is filled up with NaN, which is neither more than a number nor equal to it.
+    """
+    n, c = rows.shape
+    lanes = _lanes(c)
+    n_full, n_rest = divmod(n, lanes)
+    x = np.full((n_full + (n_rest > 0), c + c // 2, lanes), np.nan, rows.dtype)
+    x[:n_full, :c] = rows[: n - n_rest].reshape(n_full, lanes, c).transpose(0, 2, 1)
+    x[n_full:, :c, :n_rest] = rows[n - n_rest :].T
+    x[:, c:] = x[:, : c // 2]
+    return x.reshape(len(x), -1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,12 +149,14 @@ class HeatmapCounts:
         if g.max() >= n_groups or g.min() < -1:
             wrong = g.max() if g.max() >= n_groups else g.min()
             raise ShapeError(f"groups must be below n_groups = {n_groups} or -1, got {wrong}")
+        g = g.astype(np.min_scalar_type(-n_groups))  # short numbers are sorted faster
         order = np.argsort(g, kind="stable")
         bounds = np.searchsorted(g[order], np.arange(n_groups + 1))
+        size = _RUNS * _lanes(s.shape[1])
         blocks = [
-            (k, order[i : min(i + _BLOCK, stop)])
+            (k, order[i : min(i + size, stop)])
             for k, (start, stop) in enumerate(pairwise(bounds))
-            for i in range(start, stop, _BLOCK)
+            for i in range(start, stop, size)
         ]
         n_threads = n_threads or len(os.sched_getaffinity(0))
         n_threads = max(1, min(n_threads, len(blocks) // _BLOCKS_A_THREAD))
@@ -130,7 +166,7 @@ class HeatmapCounts:
         else:
             with ThreadPoolExecutor(n_threads, thread_name_prefix="faultlens-count") as pool:
                 parts = pool.map(count, [blocks[i::n_threads] for i in range(n_threads)])
-                wins = np.sum(list(parts), axis=0)
+                wins = reduce(np.add, parts)
         return cls(read_only(wins), read_only(np.diff(bounds)))
 
     def merge(self, other: "HeatmapCounts") -> "HeatmapCounts":
