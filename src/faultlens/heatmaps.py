@@ -23,9 +23,9 @@ from faultlens.stats import benjamini_hochberg, fisher_exact, newcombe, wilson
 
 #: Fewer images than this in a group: no statement about it.
 MIN_IMAGES = 10
-# A block of images lies in memory as `_RUNS` runs of about `_RUN` numbers. NumPy copies shorter runs
-# before it compares them; more or longer ones, or more flags at a time, leave the cache. Each call
-# gives the interpreter's lock away and takes it back: short calls would make threads wait for it.
+# A block of images lies in memory as `_RUNS` runs of about `_RUN` numbers. Shorter runs NumPy would
+# copy before it compares them; with larger blocks, or more flags at a time, the cache overflows.
+# Each call gives the interpreter's lock away and takes it back: short ones would make threads wait.
 _RUN = 6400
 _RUNS = 16
 _DISTANCES = 5  # compared in one call
