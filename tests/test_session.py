@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,18 @@ def test_a_shared_encoder_proves_nothing(tmp_path):
     vlm = planted.CellVlm(tensor_hashes=frozenset({"mix"}))
     session = run(planted.healthy(), tmp_path, vlm=vlm)
     assert any("proves nothing" in f.claim for f in session.findings)
+
+
+def test_preprocessing_that_was_taken_from_a_record_is_told_and_stored(tmp_path):
+    model = replace(planted.healthy(), preprocessing=planted.PLAIN.taken_from("a library's record"))
+    session = run(model, tmp_path, n=200)
+    told = [f.claim for f in session.findings if f.kind == "run.warning"]
+    assert told == [
+        "The preprocessing is a library's record: resize none, no crop, mean 0 0 0, std 1 1 1."
+    ]
+    facts = session.info["facts"]["model"]
+    assert facts["preprocessing_from"] == "a library's record"
+    assert facts["preprocessing"]["std"] == [1, 1, 1]
 
 
 def test_too_few_images_end_as_insufficient(tmp_path):

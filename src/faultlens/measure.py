@@ -187,7 +187,7 @@ def measure_images(
         **_reruns(model, used, measurements, settings.batch_size, report),
         failures={source.names[i]: why for i, why in failures.items()},
         facts=_facts(model, vlm, used) | {"n_near_duplicates": kept.n_near_duplicates},
-        warnings=_warnings(used, kept.n_leaked),
+        warnings=(*_taken(model), *_warnings(used, kept.n_leaked)),
     )
 
 
@@ -294,10 +294,17 @@ def _facts(model: Classifier, vlm: VlmBackend, source: ImageSource) -> dict[str,
             "content_hash": model.content_hash,
             "dimension": model.dimension,
             "preprocessing": model.preprocessing.model_dump(mode="json"),
+            "preprocessing_from": model.preprocessing.source or None,
         },
         "vlm": {"name": vlm.name, "content_hash": vlm.content_hash, "dimension": vlm.dimension},
         "images": {"root": source.root, "n": len(source)},
     }
+
+
+def _taken(model: Classifier) -> tuple[str, ...]:
+    """Tell preprocessing that the user did not state, and whose record it is."""
+    p = model.preprocessing
+    return (f"the preprocessing is {p.source}: {p.told}",) if p.source else ()
 
 
 def _warnings(source: ImageSource, n_leaked: int) -> tuple[str, ...]:

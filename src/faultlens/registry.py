@@ -71,6 +71,15 @@ MODELS = Registry(
     },
 )
 
+#: What libraries know of weights that a user names: preprocessing, classes.
+RECORDS = Registry(
+    "record",
+    {
+        "timm": "faultlens.models.timm:recorded",
+        "torchvision": "faultlens.models.torchvision:recorded",
+    },
+)
+
 IMAGES = Registry(
     "images",
     {

@@ -174,3 +174,100 @@ def test_without_the_package_the_extra_is_named(kind, monkeypatch):
     monkeypatch.setitem(sys.modules, kind, None)
     with pytest.raises(MissingDependencyError, match=rf"pip install 'faultlens\[{kind}\]'"):
         load_model(f"{kind}:resnet18")
+
+
+def only_classes(tmp_path, names=("cat", "dog", "ship")):
+    path = tmp_path / "classes.yaml"
+    path.write_text(f"classes: [{', '.join(names)}]\n")
+    return path
+
+
+def same_pictures(model, own):
+    want = np.stack([own(p).numpy() for p in photos()])
+    np.testing.assert_allclose(np.stack([model.prepare(p) for p in photos()]), want, atol=1e-5)
+
+
+def test_timm_preprocessing_comes_from_the_record_of_a_tag(timm, tmp_path):
+    name = "resnet50.a1_in1k"
+    module = shaken(timm.create_model(name, pretrained=False, num_classes=3))
+    file = safe(module, tmp_path / "w.safetensors")
+    model = load_model(f"timm:{name}", weights=file, preprocess=only_classes(tmp_path))
+    data = timm.data.resolve_model_data_config(module)
+    same_pictures(model, timm.data.create_transform(**data, is_training=False))
+    assert model.preprocessing.source == f"timm's record of {name}"
+    assert model.preprocessing.interpolation == "bicubic"
+
+
+def test_timm_without_a_tag_still_needs_the_preprocessing(timm, tmp_path):
+    message = r"'preprocessing' must be given; timm:resnet50 does not say .*timm:resnet50\.a1_in1k"
+    with pytest.raises(InputError, match=message):
+        load_model("timm:resnet50", weights="w.safetensors", preprocess=only_classes(tmp_path))
+    with pytest.raises(InputError, match=r"got 'resnet50\.a1_in2k'; did you mean 'a1_in1k'"):
+        load_model("timm:resnet50.a1_in2k", weights="w", preprocess=only_classes(tmp_path))
+    with pytest.raises(InputError, match="must have a description"):
+        load_model("timm:resnet50.a1_in1k", weights="w.safetensors")  # it names no classes
+    with pytest.raises(InputError, match="did you mean 'resnet10t'"):
+        load_model("timm:resnet10x", weights="w", preprocess=only_classes(tmp_path))
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("classes: [a, b]\npreprocesing: {}\n")
+    with pytest.raises(InputError, match="unknown key 'preprocesing'; did you mean"):
+        load_model("timm:resnet50.a1_in1k", weights="w.safetensors", preprocess=wrong)
+
+
+def test_a_timm_folder_gives_what_the_file_leaves_out(timm, tmp_path):
+    module = shaken(timm.create_model("resnet10t", num_classes=3))
+    cfg = {"input_size": [3, 64, 64], "interpolation": "bilinear", "crop_pct": 1.0,
+           "mean": [0.4, 0.5, 0.6], "std": [0.2, 0.25, 0.3]}  # fmt: skip
+    config = {"architecture": "resnet10t", "num_classes": 3, "pretrained_cfg": cfg}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    safe(module, tmp_path / "model.safetensors")
+    model = load_model(f"timm:{tmp_path}", preprocess=only_classes(tmp_path))
+    assert model.class_names == ("cat", "dog", "ship")
+    assert (model.preprocessing.crop, model.preprocessing.mean) == (64, (0.4, 0.5, 0.6))
+    assert model.preprocessing.source == str(tmp_path / "config.json")
+
+
+def test_torchvision_preprocessing_comes_from_the_preset_of_a_tag(torchvision, tmp_path):
+    models = torchvision.models
+    module = shaken(models.get_model("resnet50", num_classes=3))
+    file = safe(module, tmp_path / "w.safetensors")
+    for tag, resize in (("IMAGENET1K_V1", 256), ("IMAGENET1K_V2", 232)):
+        model = load_model(
+            f"torchvision:resnet50.{tag}", weights=file, preprocess=only_classes(tmp_path)
+        )
+        same_pictures(model, models.ResNet50_Weights[tag].transforms())
+        assert model.preprocessing.resize == resize
+        assert model.preprocessing.source == f"torchvision's ResNet50_Weights.{tag}"
+        check(model, module, "fc")
+
+
+def test_torchvision_names_its_classes_too(torchvision, tmp_path):
+    module = shaken(torchvision.models.get_model("shufflenet_v2_x0_5"))
+    file = safe(module, tmp_path / "w.safetensors")
+    model = load_model("torchvision:shufflenet_v2_x0_5.IMAGENET1K_V1", weights=file)
+    assert len(model.class_names) == 1000
+    assert model.class_names[0] == "tench"
+
+
+def test_torchvision_knows_a_file_that_it_published_by_its_hash(torchvision, tmp_path, monkeypatch):
+    from faultlens.files import sha256_file
+
+    path = tmp_path / "w.pth"
+    torch.save(torchvision.models.get_model("shufflenet_v2_x0_5").state_dict(), path)
+    known = torchvision.models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
+    with pytest.raises(InputError, match="must have a description"):
+        load_model("torchvision:shufflenet_v2_x0_5", weights=path, allow_pickle=True)
+    url = f"https://download.pytorch.org/models/shufflenet-{sha256_file(path)[:8]}.pth"
+    monkeypatch.setattr(type(known), "url", property(lambda self: url))
+    model = load_model("torchvision:shufflenet_v2_x0_5", weights=path, allow_pickle=True)
+    assert model.preprocessing.source == f"torchvision's {known}"
+
+
+def test_torchvision_without_a_tag_still_needs_the_preprocessing(torchvision, tmp_path):
+    classes = only_classes(tmp_path)
+    with pytest.raises(InputError, match=r"name them \(torchvision:resnet50\.IMAGENET1K_V1, "):
+        load_model("torchvision:resnet50", weights=tmp_path / "w", preprocess=classes)
+    with pytest.raises(InputError, match=r"got 'resnet50\.IMAGENET1K_V3'; did you mean"):
+        load_model("torchvision:resnet50.IMAGENET1K_V3", weights="w", preprocess=classes)
+    with pytest.raises(InputError, match=r"got 'resnet51'; did you mean .*'resnet50'"):
+        load_model("torchvision:resnet51.DEFAULT", weights="w", preprocess=classes)

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from faultlens.arrays import FloatArray
 from faultlens.errors import InputError
@@ -52,6 +52,7 @@ class Preprocessing(BaseModel):
     std: tuple[float, ...]
     channel_order: Literal["rgb", "bgr", "gray"] = "rgb"
     layout: Literal["nchw", "nhwc"] = "nchw"
+    _source: str = PrivateAttr("")
 
     @model_validator(mode="after")
     def _check(self) -> "Preprocessing":
@@ -75,6 +76,38 @@ class Preprocessing(BaseModel):
             64
         """
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+    @property
+    def source(self) -> str:
+        """Whose record it was taken from; empty where it was stated."""
+        return self._source
+
+    def taken_from(self, source: str) -> "Preprocessing":
+        """Return the same with a note of whose record it is, which changes nothing else.
+
+        Example:
+            >>> p = Preprocessing(resize=8, mean=(0,) * 3, std=(1,) * 3)
+            >>> noted = p.taken_from("the library's record")
+            >>> noted.source, noted.content_hash == p.content_hash
+            ("the library's record", True)
+        """
+        noted = self.model_copy()
+        noted._source = source
+        return noted
+
+    @property
+    def told(self) -> str:
+        """Everything that is done to a picture, in one line.
+
+        Example:
+            >>> Preprocessing(resize=8, crop=6, mean=(0,) * 3, std=(1,) * 3).told
+            'resize 8 (bilinear), crop 6, mean 0 0 0, std 1 1 1'
+        """
+        mean, std = (" ".join(f"{v:g}" for v in values) for values in (self.mean, self.std))
+        shown = (
+            f"resize {self.resize} ({self.interpolation}), crop {self.crop}, mean {mean}, std {std}"
+        )
+        return shown.replace("None (bilinear)", "none").replace("crop None", "no crop")
 
     def __call__(self, image: Image.Image) -> FloatArray:
         """Return the network's input for one RGB picture: float32, (3, H, W) or (H, W, 3).

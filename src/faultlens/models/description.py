@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,21 @@ preprocessing:
   layout: nchw                     # nchw or nhwc
 """
 """A complete description file, shown whenever one is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What a library knows of the weights that a user names.
+
+    Attributes:
+        preprocessing: As they were evaluated; None where it cannot be told.
+        classes: In the order of the logits; None where it does not name them.
+        hint: Where there is no preprocessing: how to name the weights.
+    """
+
+    preprocessing: Preprocessing | None = None
+    classes: tuple[str, ...] | None = None
+    hint: str = ""
 
 
 class ModelDescription(BaseModel):
@@ -103,17 +119,55 @@ class ModelDescription(BaseModel):
             >>> ModelDescription.read(file).classes
             ('cat', 'dog', 'ship')
         """
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(
-                f"preprocess must be a readable YAML file, got '{path}' ({error})"
-            ) from error
-        try:
-            values = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
-        except yaml.YAMLError as error:
-            raise InputError(f"{path}: not valid YAML; {_where(error)}") from error
-        return cls.from_mapping(values, source=str(path))
+        return cls.from_mapping(_read(path), source=str(path))
+
+    @classmethod
+    def completed(
+        cls, path: str | os.PathLike[str] | None, look_up: Callable[[Set[str]], Record]
+    ) -> "ModelDescription | None":
+        """Read a YAML file and take what it leaves out from a library's record.
+
+        Args:
+            path: As for `read`, but either key may be missing; None states nothing.
+            look_up: Gives the record; called with the keys that are missing, where some are.
+
+        Returns:
+            None where there is no file and the record does not say everything.
+
+        Raises:
+            InputError: As `read`; a file without preprocessing needs a record of it.
+
+        Example:
+            >>> plain = Preprocessing(resize=8, mean=(0,) * 3, std=(1,) * 3)
+            >>> look_up = lambda missing: Record(plain, ("cat", "dog"))
+            >>> ModelDescription.completed(None, look_up).classes
+            ('cat', 'dog')
+        """
+        values = {} if path is None else _read(path)
+        if not isinstance(values, Mapping) or set(values) - set(cls.model_fields):
+            return cls.from_mapping(values, source=str(path))
+        missing = {"classes", "preprocessing"} - set(values)
+        record = look_up(missing) if missing else Record()
+        found = {"classes": record.classes, "preprocessing": record.preprocessing}
+        values = {k: v for k, v in found.items() if v is not None} | dict(values)
+        if path is None and not {"classes", "preprocessing"} <= set(values):
+            return None
+        if "preprocessing" not in values:
+            raise InputError(f"{path}: 'preprocessing' must be given; {record.hint}")
+        return cls.from_mapping(values, source=str(path or "the model's record"))
+
+
+def _read(path: str | os.PathLike[str]) -> Any:
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"preprocess must be a readable YAML file, got '{path}' ({error})"
+        ) from error
+    try:
+        return yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not valid YAML; {_where(error)}") from error
 
 
 def resolve(

@@ -7,7 +7,7 @@ from typing import cast
 from faultlens.errors import InputError
 from faultlens.models.classifier import Classifier
 from faultlens.models.description import ModelDescription
-from faultlens.registry import MODELS
+from faultlens.registry import MODELS, RECORDS
 
 PathLike = str | os.PathLike[str]
 
@@ -27,7 +27,8 @@ def load_model(
             `.onnx` alone is an ONNX file too.
         weights: A `.safetensors` file for a `torch:` factory.
         preprocess: A YAML file with class names and preprocessing, or a `ModelDescription`; not
-            needed for an ONNX file that carries them in its metadata.
+            needed where the model carries them. What the file leaves out is taken from the record
+            of timm or torchvision, where the weights are named.
         split_at: Where the head begins: a tensor (ONNX), a module (torch) or a graph node
             (torch-export); None finds the last linear layer.
         allow_pickle: Also open files that can run code when opened.
@@ -43,11 +44,7 @@ def load_model(
     """
     kind, target = _parse(spec)
     loader = MODELS.load(kind)
-    description = (
-        preprocess
-        if preprocess is None or isinstance(preprocess, ModelDescription)
-        else ModelDescription.read(preprocess)
-    )
+    description = _described(kind, target, preprocess, weights)
     classifier = loader(
         target,
         description=description,
@@ -56,6 +53,21 @@ def load_model(
         allow_pickle=allow_pickle,
     )
     return cast(Classifier, classifier)
+
+
+def _described(
+    kind: str,
+    target: str,
+    preprocess: PathLike | ModelDescription | None,
+    weights: PathLike | None,
+) -> ModelDescription | None:
+    if isinstance(preprocess, ModelDescription):
+        return preprocess
+    if kind in RECORDS:
+        return ModelDescription.completed(
+            preprocess, lambda missing: RECORDS.load(kind)(target, missing, weights=weights)
+        )
+    return None if preprocess is None else ModelDescription.read(preprocess)
 
 
 def _parse(spec: str) -> tuple[str, str]:

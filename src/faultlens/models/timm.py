@@ -3,13 +3,13 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
 from faultlens.data.preprocess import Preprocessing
 from faultlens.errors import InputError, MissingDependencyError, nearest
-from faultlens.models.description import ModelDescription, resolve
+from faultlens.models.description import ModelDescription, Record, resolve
 from faultlens.models.pytorch import TorchClassifier, from_module
 from faultlens.models.pytorch_weights import load_weights, need_weights
 
@@ -30,8 +30,9 @@ def load(
 
     Args:
         target: The name of an architecture, such as `resnet50`, whose number of classes is that
-            of the description; or a folder with timm's `config.json` and `model.safetensors`,
-            which states architecture, class names and preprocessing.
+            of the description, or with a tag, such as `resnet50.a1_in1k`; or a folder with timm's
+            `config.json` and `model.safetensors`, which states architecture, class names and
+            preprocessing.
         description: Class names and preprocessing; needed with a name, wins over a folder's.
         split_at: Name of the first module of the head, instead of the last linear layer.
         weights: A `.safetensors` file whose names match exactly; needed with a name.
@@ -52,13 +53,53 @@ def load(
     config = _read(folder / _CONFIG)
     if description is None:
         description = ModelDescription(
-            classes=_classes(config, folder), preprocessing=_preprocessing(timm, config, folder)
+            classes=_classes(config, folder),
+            preprocessing=_preprocessing(timm, config["pretrained_cfg"], str(folder / _CONFIG)),
         )
     stored = _SAFE if (folder / _SAFE).is_file() or not allow_pickle else _PICKLE
     arguments = {"num_classes": len(description.classes), **config.get("model_args", {})}
     module = _made(timm, str(config.get("architecture")), name, **arguments)
     load_weights(module, weights or folder / stored, allow_pickle=allow_pickle)
     return from_module(module, description, split_at, name=name)
+
+
+def recorded(
+    target: str, missing: Set[str], *, weights: str | os.PathLike[str] | None = None
+) -> Record:
+    """Return what timm, or the folder of a checkpoint, knows of named weights.
+
+    Args:
+        target: As for `load`. A name says by its tag which weights it means; one without a tag
+            says nothing of how a file of weights was trained.
+        missing: What the user left out: `classes`, which only a folder names, `preprocessing`.
+        weights: Not looked at.
+
+    Raises:
+        InputError: The architecture or its tag is unknown, or the record is not of squares and
+            centre crops.
+        MissingDependencyError: timm is not installed.
+    """
+    timm, folder = _library(), Path(target).expanduser()
+    if folder.is_dir():
+        config = _read(folder / _CONFIG)
+        classes = _classes(config, folder) if "classes" in missing else None
+        if "preprocessing" not in missing:
+            return Record(classes=classes)
+        cfg = config["pretrained_cfg"]
+        return Record(_preprocessing(timm, cfg, str(folder / _CONFIG)), classes)
+    architecture, _, tag = target.partition(".")
+    _check_known(timm, architecture, f"timm:{target}")
+    tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
+    if not tag:
+        shown = ", ".join(f"timm:{architecture}.{known}" for known in tags[:3])
+        return Record(hint=(
+            f"timm:{architecture} does not say which weights the file was trained from; name them "
+            f"({shown or 'timm has none of these'}) to take timm's preprocessing, or state it"
+        ))  # fmt: skip
+    if tag not in tags:
+        raise InputError(f"model must have a tag of timm's, got '{target}'; {nearest(tag, tags)}")
+    cfg = timm.models.get_pretrained_cfg(target).to_dict()
+    return Record(_preprocessing(timm, cfg, f"timm's record of {target}"))
 
 
 def _library() -> Any:
@@ -69,12 +110,16 @@ def _library() -> Any:
     return timm
 
 
-def _made(timm: Any, architecture: str, name: str, **arguments: Any) -> Any:
+def _check_known(timm: Any, architecture: str, name: str) -> None:
     if not timm.is_model(architecture):
         raise InputError(
             f"model must be an architecture of timm {timm.__version__} or a folder, got "
             f"'{architecture}' in {name}; {nearest(architecture, timm.list_models())}"
         )
+
+
+def _made(timm: Any, architecture: str, name: str, **arguments: Any) -> Any:
+    _check_known(timm, architecture, name)
     try:
         return timm.create_model(architecture, pretrained=False, **arguments)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -107,13 +152,12 @@ def _classes(config: Mapping[str, Any], folder: Path) -> tuple[str, ...]:
     return tuple(map(str, names))
 
 
-def _preprocessing(timm: Any, config: Mapping[str, Any], folder: Path) -> Preprocessing:
+def _preprocessing(timm: Any, cfg: Mapping[str, Any], source: str) -> Preprocessing:
     """Return what timm's own evaluation does: resize, centre crop, normalise."""
-    cfg = config["pretrained_cfg"]
     missing = [key for key in ("input_size", "mean", "std", "interpolation") if key not in cfg]
     if missing or cfg.get("crop_mode", "center") != "center" or cfg["input_size"][0] != 3:
         raise InputError(
-            f"{folder / _CONFIG} must state {', '.join(missing) or 'a centre crop of 3 channels'} "
+            f"{source} must state {', '.join(missing) or 'a centre crop of 3 channels'} "
             "in 'pretrained_cfg', got something else; state the preprocessing with --preprocess"
         )
     data = timm.data.resolve_data_config(pretrained_cfg=cfg)
@@ -121,7 +165,7 @@ def _preprocessing(timm: Any, config: Mapping[str, Any], folder: Path) -> Prepro
     scaled = [math.floor(side / data["crop_pct"]) for side in (height, width)]
     if height != width:
         raise InputError(
-            f"pictures of {folder / _CONFIG} must be square, got {height} × {width}; state the "
+            f"pictures of {source} must be square, got {height} × {width}; state the "
             "preprocessing with --preprocess"
         )
     return Preprocessing(
@@ -130,4 +174,4 @@ def _preprocessing(timm: Any, config: Mapping[str, Any], folder: Path) -> Prepro
         interpolation=data["interpolation"],
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
-    )
+    ).taken_from(source)
