@@ -1,6 +1,8 @@
 """Counting heatmaps: 100,000 images, 100 concepts, 10 classes, against a plain NumPy loop.
 
-OMP_NUM_THREADS=1 python benchmarks/counting.py --json build/bench/counting.json
+Both use one thread; `benchmarks/scale.py --only counting` uses all.
+
+python benchmarks/counting.py --json build/bench/counting.json
 """
 
 import argparse
@@ -39,7 +41,7 @@ def main() -> None:
     ours, peer = [], []
     for _ in range(5):
         start = time.perf_counter()
-        counts = HeatmapCounts.of(strengths, groups, k)
+        counts = HeatmapCounts.of(strengths, groups, k, n_threads=1)
         ours.append(time.perf_counter() - start)
         start = time.perf_counter()
         reference = plain(strengths, groups, k)
