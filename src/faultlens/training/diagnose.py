@@ -3,7 +3,8 @@
 Evidence that a healthy network shows as well never alarms alone. An alarm takes either a hard
 error (NaN or infinity, a contradiction), or a path that is blocked while the training is not
 succeeding, or signs that together point at a cause (score of at least `ALARM`) in a training that
-is failing. All else is silence, or a notice.
+is failing or ended weak. A training that ended failing although no part of it looks broken leaves
+the data: that the labels do not go with the inputs. All else is silence, or a notice.
 """
 
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from faultlens.training.recorder import read_trace
 from faultlens.training.repair import advise
 from faultlens.training.success import MIN_STEPS, Success
 from faultlens.training.symptom import Sign, read_signs
+from faultlens.training.symptoms.labels import no_relation
 from faultlens.training.trace import Trace
 
 #: Score that the first cause must reach in a failing training.
@@ -59,10 +61,12 @@ reaches any weight.')
     signs = [s for s in signs if s.force != "notice"]
     causes = rank_causes(signs)
     found = []
+    if reading.success.state == "failing" and not _alarms(signs, causes, reading.success):
+        left = no_relation(reading)
+        (notices if left.force == "notice" else signs).insert(0, left)
+        causes = rank_causes(signs)
     if _alarms(signs, causes, reading.success):
         found = _faults(signs, causes, reading)
-    elif reading.success.state == "failing":
-        notices = [_unexplained(reading), *notices]
     found += [_finding(s, rank_causes([s]), reading, "notice") for s in notices]
     return [_numbered(f, n) for n, f in enumerate(found, 1)]
 
@@ -70,12 +74,11 @@ reaches any weight.')
 def _alarms(signs: Sequence[Sign], causes: Sequence[Cause], success: Success) -> bool:
     if any(s.force == "error" for s in signs):
         return True
-    is_struggling = success.state == "failing" or (
-        success.state == "early" and success.n_steps >= MIN_STEPS
-    )
+    has_failed = success.state == "failing" or success.is_weak
+    is_struggling = has_failed or (success.state == "early" and success.n_steps >= MIN_STEPS)
     if is_struggling and any(s.force == "blocked" for s in signs):
         return True
-    return success.state == "failing" and bool(causes) and causes[0].score >= ALARM
+    return has_failed and bool(causes) and causes[0].score >= ALARM
 
 
 def _faults(
@@ -135,17 +138,6 @@ def _interval(s: Success) -> tuple[float, float]:
 
 def _look(cause: Cause) -> str:
     return f"Look at {cause.place}: {MEANINGS.get(cause.kind, cause.kind)}."
-
-
-def _unexplained(reading: Reading) -> Sign:
-    s = reading.success
-    what = "the best constant prediction" if s.is_trivial_known else "its start"
-    return Sign(
-        "not_learning", f"After {s.n_steps} steps the loss ({s.loss:.4g}) is no better than "
-        f"{what} ({s.trivial:.4g}), and no part of the network looks broken; the inputs may say "
-        "little about the targets.", "loss", {"data_labels": 0.3}, 0.3, step=s.n_steps,
-        force="notice",
-    )  # fmt: skip
 
 
 def _numbered(found: TrainingFinding, number: int) -> TrainingFinding:

@@ -20,6 +20,9 @@ MIN_STEPS = 10
 Z = 3.0
 #: Share of the trivial loss that must be gained to call a training succeeding.
 GAIN = 0.03
+#: Share that a finished training of sound parts gains; one that ends with less is weak, and then a
+#: fault that stands out for itself is told. On purpose not a state: noisy data end there as well.
+HALF = 0.5
 #: A loss that stands still with less than this gained has stalled.
 STALLED_GAIN = 0.1
 #: How many times the planned steps an extrapolated training may still need.
@@ -72,6 +75,13 @@ class Success:
     def is_above(self) -> bool:
         """Whether the recent loss is worse than that of a constant prediction."""
         return self.is_trivial_known and self.loss - Z * self.error > self.trivial
+
+    @property
+    def is_weak(self) -> bool:
+        """Whether it ended, after enough steps, with less than half of the trivial loss gained."""
+        has_gained = self.state in ("succeeding", "learning")
+        is_over = self.is_finished and self.n_steps >= PATIENCE
+        return has_gained and is_over and self.is_trivial_known and self.gain < HALF
 
 
 def trivial_loss(trace: Trace) -> float:

@@ -58,12 +58,15 @@ SYMPTOMS = Registry(
             "units": ("dead_units", "saturation", "constant_output"),
             "still": ("still_weights", "unreached", "frozen"),
             "updates": ("large_updates", "small_updates"),
-            "curve": ("divergence", "oscillation", "unfinished", "overfitting"),
+            "curve": ("divergence", "relapse", "oscillation", "unfinished", "overfitting"),
             "inputs": ("input_scale", "input_values"),
             "targets": ("target_range", "target_scale", "target_labels"),
-            "mismatch": ("output_activation", "loss_choice", "negative_loss"),
+            "labels": ("memorized",),
+            "mismatch": ("output_activation", "loss_choice", "count_loss"),
+            "impossible": ("negative_loss", "constant_success"),
             "structure": ("nonlinearity", "hidden_squashing", "regularization", "batch_size"),
-            "initial": ("initial_values",),
+            "optimizers": ("momentum",),
+            "initial": ("initial_values", "first_loss"),
         }.items()
         for name in names
     },

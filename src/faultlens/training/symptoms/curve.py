@@ -1,9 +1,10 @@
-"""The loss curve: divergence, oscillation, an end before the learning was over, overfitting."""
+"""The loss curve: divergence, a relapse, oscillation, an end before its time, overfitting."""
 
 import numpy as np
 
 from faultlens.arrays import FloatArray
 from faultlens.training.reading import Reading
+from faultlens.training.success import HALF, Z
 from faultlens.training.symptom import Sign
 
 _RISE = 3.0
@@ -13,9 +14,10 @@ _SPIKE = 30.0
 _LEARNABLE, _UNFINISHED = 0.15, 0.35
 #: Share of the whole fall that the last quarter of a training still brings, when it is cut short.
 _STILL_FALLING = 0.15
-#: Share of the trivial loss that a finished training should have gained.
-_HALF = 0.5
 _MIN_STEPS = 20
+#: Share of the trivial loss that must once have been gained to say that it was lost again, and the
+#: share of all steps over which.
+_ONCE, _WHILE = 0.1, 0.05
 
 
 def divergence(reading: Reading) -> list[Sign]:
@@ -46,6 +48,29 @@ def _too_fast(reading: Reading, told: str, strength: float, peak: float) -> Sign
 def _losses(reading: Reading) -> FloatArray:
     loss = reading.trace.loss
     return np.asarray(loss[np.isfinite(loss)], float)
+
+
+def relapse(reading: Reading) -> list[Sign]:
+    """A loss that was clearly below the trivial one and is so no more.
+
+    What was learned shows that inputs, labels and network go together; the steps threw it away.
+    """
+    s, loss = reading.success, _losses(reading)
+    n = max(_MIN_STEPS // 2, int(_WHILE * len(loss)))
+    if s.state != "failing" or not s.is_trivial_known or len(loss) < 4 * n or not s.trivial > 0:
+        return []
+    parts = [loss[k : k + n] for k in range(0, len(loss) - n + 1, n)]
+    best = min(range(len(parts)), key=lambda k: parts[k].mean())
+    mean, error = float(parts[best].mean()), float(parts[best].std() / np.sqrt(n))
+    # The smallest of many means is small by chance as well, hence one error more than usual.
+    if mean + (Z + 1) * error > (1 - _ONCE) * s.trivial:
+        return []
+    return [Sign(
+        "relapse", f"At step {best * n + n} the loss was {1 - mean / s.trivial:.0%} below that of "
+        "a constant prediction, and is so no more.", "loss",
+        {"lr_too_high": 0.8, "optimizer": 0.8, "exploding": 0.4}, 0.85, step=best * n + n,
+        evidence={"best_loss": mean, "loss": s.loss, "trivial_loss": s.trivial},
+    )]  # fmt: skip
 
 
 def oscillation(reading: Reading) -> list[Sign]:
@@ -82,7 +107,7 @@ def unfinished(reading: Reading) -> list[Sign]:
     if not (is_slow and fall > 0 and late > 5 * noise and late > _STILL_FALLING * fall):
         return []
     later = s.loss - _further_fall(loss)
-    if later <= (1 - _HALF) * s.trivial:
+    if later <= (1 - HALF) * s.trivial:
         return []
     return [Sign(
         "unfinished", f"The training ended while its loss was still falling, {s.gain:.0%} below "

@@ -1,4 +1,5 @@
-"""Initial values: all equal, far too large or far too small for the width of their layer."""
+"""Initial values: all equal, far too large or too small for the width of their layer, and the loss
+that they give before any step."""
 
 import numpy as np
 
@@ -9,6 +10,10 @@ from faultlens.training.trace import LayerInfo, ParameterInfo
 #: Spread of the weights times the root of their inputs: sound schemes give 0.3 to 2.
 _SMALL, _LARGE = 0.05, 5.0
 _COMMON = 2.0
+#: First losses, in multiples of the trivial one: sound beginnings give one to three, since their
+#: outputs are small; from the first on it is odd, at the second it is sure.
+_ODD, _WILD = 10.0, 1000.0
+_LARGE_INPUT = 10.0
 
 
 def initial_values(reading: Reading) -> list[Sign]:
@@ -100,3 +105,31 @@ def _fan_out(block: Block) -> int:
     if out and len(out) > 1 and out[-1] in p.shape and len(p.shape) == 2:
         return out[-1]
     return p.shape[-1] if "Dense" in block.layer.kind else p.shape[0]
+
+
+def first_loss(reading: Reading) -> list[Sign]:
+    """A loss far above the trivial one before any step was made, where something explains it.
+
+    The step size has no part in it: weights or inputs are too large from the beginning (Karpathy,
+    "A recipe for training neural networks", 2019: verify the loss at init).
+    """
+    loss, s, x = reading.trace.loss, reading.success, reading.inputs
+    is_known = s.is_trivial_known and s.trivial > 0 and len(loss) and np.isfinite(loss[0])
+    if not is_known or loss[0] < _ODD * s.trivial:
+        return []
+    kinds = {}
+    large = [v for v in initial_values(reading) if v.evidence.get("scale", 0.0) >= _LARGE]
+    if large:
+        kinds["initialization"] = 0.85
+    if x is not None and max(abs(x.minimum), abs(x.maximum)) > _LARGE_INPUT:
+        kinds["data_scaling"] = 0.95
+    if not kinds:
+        return []
+    times = float(loss[0] / s.trivial)
+    bounds = np.log10([_ODD, _WILD])
+    return [Sign(
+        "first_loss", f"Before any step the loss is {times:.2g} times that of a constant "
+        "prediction.", "forward", kinds, float(np.interp(np.log10(times), bounds, (0.3, 0.9))),
+        large[0].layer if large else None, 1,
+        evidence={"first_loss": float(loss[0]), "times_trivial": times},
+    )]  # fmt: skip

@@ -1,7 +1,5 @@
 """Loss, last activation and targets that do not belong together."""
 
-import numpy as np
-
 from faultlens.training.reading import (
     CATEGORICAL_LOSSES,
     LOGIT_LOSSES,
@@ -13,7 +11,7 @@ from faultlens.training.symptom import Force, Sign
 
 _PROBABILITIES = ("sigmoid", "softmax", "hard_sigmoid")
 _BOUNDED = (*_PROBABILITIES, "tanh", "hard_tanh")
-_NOT_NEGATIVE = (*PROBABILITY_LOSSES, *LOGIT_LOSSES, *NUMBER_LOSSES, "nll")
+_HALF_LINES = ("relu", "relu6", "softplus", "exponential")
 
 
 def output_activation(reading: Reading) -> list[Sign]:
@@ -41,6 +39,11 @@ def _pair(reading: Reading, loss: str, fn: str) -> tuple[str, dict[str, float], 
     kinds = {"wrong_activation": 0.95, "wrong_loss": 0.7}
     if loss in LOGIT_LOSSES and fn in _PROBABILITIES:
         told = f"The loss expects logits and applies its own {_own(loss)}, after {fn}"
+        # Between 0 and 1 a loss on logits cannot fall far: by half at most, for two classes.
+        strength = 0.7
+    elif loss in LOGIT_LOSSES and fn in _HALF_LINES:
+        told = f"The loss expects logits of either sign, but {fn} gives none below 0"
+        strength = 0.7
     elif loss == "nll" and fn != "log_softmax":
         told = f"The loss expects logarithms of probabilities, but gets the values of {fn}"
         strength = 0.65
@@ -114,17 +117,25 @@ def loss_choice(reading: Reading) -> list[Sign]:
                  evidence=evidence)]  # fmt: skip
 
 
-def negative_loss(reading: Reading) -> list[Sign]:
-    """A loss below 0 that cannot be below 0 if outputs and targets are what it expects."""
-    loss = reading.trace.loss
-    if reading.setup.loss not in _NOT_NEGATIVE or not len(loss) or not (loss < -1e-6).any():
+def count_loss(reading: Reading) -> list[Sign]:
+    """The loss of counts on targets that are none: below 0, or labels of two classes.
+
+    Rates need not be whole, but none is negative. Of labels it is an estimate with a meaning (Zou,
+    "A modified Poisson regression approach", 2004), but its outputs are no logits.
+    """
+    t = reading.targets
+    if t is None or reading.setup.loss != "poisson":
         return []
-    last = reading.output_fn
+    is_negative = t.minimum < -1e-6
+    if not is_negative and not reading.is_binary:
+        return []
+    told = (
+        f"The loss is that of counts, but the targets go down to {t.minimum:.3g}"
+        if is_negative
+        else "The loss is that of counts, but the targets are labels, 0 or 1"
+    )
     return [Sign(
-        "negative_loss", f"The loss fell to {float(np.nanmin(loss)):.3g}, but {reading.setup.loss} "
-        "is never negative for valid outputs and targets.", "loss",
-        {"wrong_loss": 0.9, "wrong_activation": 0.8, "data_labels": 0.4}, 0.9,
-        step=int(reading.trace.steps[int((loss < -1e-6).argmax())]),
-        force="evidence" if last == "softmax" else "error",
-        evidence={"smallest_loss": float(np.nanmin(loss))},
+        "loss_choice", f"{told}.", "loss", {"wrong_loss": 0.95, "data_scaling": 0.3 * is_negative},
+        0.95 if is_negative else 0.75, force="error" if is_negative else "evidence",
+        evidence={"loss": reading.setup.loss, "target_min": t.minimum, "target_max": t.maximum},
     )]  # fmt: skip

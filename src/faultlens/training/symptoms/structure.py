@@ -7,6 +7,8 @@ from faultlens.training.symptom import Sign
 
 _DROPOUT = 0.65
 _DECAY = 0.03
+#: Strength of a long chain of sigmoids: six leave less than a thousandth of the gradient (4^-5).
+_CHAIN = 0.85
 
 
 def nonlinearity(reading: Reading) -> list[Sign]:
@@ -49,7 +51,11 @@ def _is_linear(reading: Reading, a: Block, b: Block) -> bool:
 
 
 def hidden_squashing(reading: Reading) -> list[Sign]:
-    """Chains of sigmoid or tanh layers, each of which shrinks the gradient."""
+    """Chains of sigmoid or tanh layers, each of which shrinks the gradient.
+
+    See Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+    networks", AISTATS 2010, section 3.
+    """
     squashed = [b for b in reading.blocks[:-1] if b.activation in SQUASHING and not b.has_norm
                 and b.layer.role == "affine"]  # fmt: skip
     n_sigmoid = sum(b.activation == "sigmoid" for b in squashed)
@@ -58,7 +64,7 @@ def hidden_squashing(reading: Reading) -> list[Sign]:
     return [Sign(
         "hidden_squashing", f"{len(squashed)} hidden layers end in "
         f"{squashed[0].activation}, whose slope is at most 1/4.", "forward",
-        {"wrong_activation": 0.8, "vanishing": 0.8}, min(0.15 * n_sigmoid + 0.05, 0.55),
+        {"wrong_activation": 0.8, "vanishing": 0.8}, min(0.15 * n_sigmoid + 0.05, _CHAIN),
         squashed[0].activation_layer, evidence={"sigmoid_layers": n_sigmoid},
     )]  # fmt: skip
 
@@ -70,7 +76,7 @@ def regularization(reading: Reading) -> list[Sign]:
         if layer.rate is not None and layer.role == "dropout" and layer.rate >= _DROPOUT:
             signs.append(Sign(
                 "regularization", f"{layer.name} drops {layer.rate:.0%} of its inputs.", "forward",
-                {"regularization": 0.9}, min(0.4 + 2 * (layer.rate - _DROPOUT), 0.9), layer,
+                {"regularization": 0.95}, min(0.4 + 2 * (layer.rate - _DROPOUT), 0.9), layer,
                 evidence={"rate": layer.rate},
             ))  # fmt: skip
     decay = max((o.weight_decay for o in reading.setup.optimizers), default=0.0)
