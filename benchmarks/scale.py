@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -219,27 +220,35 @@ def bits(found):
     return b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)
 
 
-def large(n, d=256, e=256, c=200, k=10, repeats=2):
+def start_s(n_workers):
+    """Return the seconds until new processes have this module loaded; each job waits so long."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(n_workers, context) as pool:
+        return timed(lambda: list(pool.map(abs, range(n_workers))))[1]
+
+
+def large(n, d=512, e=512, c=200, k=10, repeats=2):
     """A run over n synthetic embeddings: one worker, two, and with shards cut otherwise."""
-    rows = {"n": n, "D": d, "E": e, "concepts": c, "classes": k}
+    rows = {"n": n, "D": d, "E": e, "concepts": c, "classes": k, "start_s": start_s(2)}
     concepts = concepts_of(c, k, d)
-    runs = [("1 worker", "a", 1), ("2 workers", "a", 2)] * repeats
-    runs.append(("2 workers, other shards", "b", 2))
+    cuts = [
+        ("", 4000, [1, 2] * repeats),
+        (", other shards", 13_000, [2]),
+    ]
     found = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for cut, shard_rows in (("a", 4000), ("b", 13_000)):
-            (folder / cut).mkdir()
-            _, rows[f"fill_{cut}_s"], _ = timed(partial(fill, folder / cut, n, d, e, k, shard_rows))
-        for i, (label, cut, n_workers) in enumerate(runs):
-            # Each has a folder of its own: it would take over the parts of another.
-            results, took = in_parts(folder / cut, folder / f"out-{i}", concepts, n_workers)
-            rows.setdefault(label, []).append(took)
-            found.append(bits(results))
+    for cut, shard_rows, numbers in cuts:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            _, rows[f"fill{cut}"], _ = timed(partial(fill, folder, n, d, e, k, shard_rows))
+            for i, n_workers in enumerate(numbers):
+                # Each has a folder of its own: it would take over the parts of another.
+                results, took = in_parts(folder, folder / f"out-{i}", concepts, n_workers)
+                rows.setdefault(f"workers: {n_workers}{cut}", []).append(took)
+                found.append(bits(results))
     is_equal = all(other == found[0] for other in found)
     one, two = (
-        min(sum(took["seconds"].values()) for took in rows[label])
-        for label in ("1 worker", "2 workers")
+        min(sum(took["seconds"].values()) for took in rows[f"workers: {number}"])
+        for number in (1, 2)
     )
     rows["seconds_1"], rows["seconds_2"] = one, two
     return [
