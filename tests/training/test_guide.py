@@ -36,7 +36,9 @@ def run(code, capsys):
 def test_a_pytorch_loop_is_watched_and_its_repair_is_proved(capsys):
     claim = run(block("with watch("), capsys).strip()
     assert f"`{claim}`" in TEXT
-    assert run(block("verify_repair(diagnose("), capsys) == "True ()\n"
+    again = block("verify_repair(diagnose(")
+    assert run(again, capsys) == "True ()\n"
+    assert run(again + block("keep_start()"), capsys) == "True ()\nTrue\n"
 
 
 @pytest.mark.parametrize(
@@ -53,4 +55,4 @@ def test_each_framework_is_watched(package, word, n_steps, capsys):
 
 
 def test_no_example_is_left_out():
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6

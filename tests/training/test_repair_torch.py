@@ -95,3 +95,45 @@ def test_nothing_to_replay():
     t.batches = []
     with pytest.raises(InputError, match="at least one batch"):
         verify_repair(Repair((), ()), t)
+
+
+def test_a_trained_network_is_taken_back_to_its_start(tmp_path):
+    from faultlens.training.start import load_start
+    from faultlens.training.watch import watch
+
+    torch.manual_seed(1)
+    net = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    sgd = torch.optim.SGD(net.parameters(), lr=0.5)
+    with watch(net, sgd, "mse", trace=tmp_path, on_fault="ignore").keep_start() as w:
+        loss = net(torch.randn(8, 4)).square().mean()
+        loss.backward()
+        sgd.step()
+        w.step(loss)
+    assert not torch.equal(net[0].weight, before["0.weight"])
+    for kept in (w.initial_weights, load_start(tmp_path)):
+        assert kept.keys() == before.keys()
+        assert all(torch.equal(kept[name], before[name]) for name in before)
+
+
+def test_a_start_that_cannot_be_kept_or_read(tmp_path):
+    from faultlens.errors import InputError, StoreError
+    from faultlens.training.start import FILE, copy_start, load_start
+    from faultlens.training.watch import watch
+
+    with pytest.raises(InputError, match=r"none yet in 'weight'; run a batch"):
+        copy_start(torch.nn.LazyLinear(2))
+    net = torch.nn.Linear(2, 1)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watch(net, sgd, on_fault="ignore") as w:
+        loss = net(torch.ones(2, 2)).sum()
+        loss.backward()
+        sgd.step()
+        w.step(loss)
+        with pytest.raises(InputError, match="before the first step, got 1"):
+            w.keep_start()
+    with pytest.raises(StoreError, match=r"watch it with keep_start\(\)"):
+        load_start(tmp_path)
+    (tmp_path / FILE).write_bytes(b"no such thing")
+    with pytest.raises(StoreError, match="must be the start of a training"):
+        load_start(tmp_path)

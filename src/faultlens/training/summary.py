@@ -220,3 +220,16 @@ def _pooled(a: DataSummary, b: DataSummary) -> DataSummary:
         rows_sum_to_one=mixed(a.rows_sum_to_one, b.rows_sum_to_one),
         is_one_hot=a.is_one_hot and b.is_one_hot,
     )
+
+
+def is_sparse(targets: Array, outputs: Array | None) -> bool:
+    """Whether targets are labels, not a distribution for each row.
+
+    Example:
+        >>> import numpy as np
+        >>> is_sparse(np.array([0, 2]), np.ones((2, 3))), is_sparse(np.eye(3), np.ones((3, 3)))
+        (True, False)
+    """
+    if outputs is not None and outputs.ndim and targets.shape == outputs.shape:
+        return targets.ndim == 1 and is_labels(targets)
+    return True

@@ -24,7 +24,7 @@ from faultlens.training.baseline import Baseline, reduction_scale
 from faultlens.training.recorder import Recorder
 from faultlens.training.schedule import Schedule, as_schedule
 from faultlens.training.store import TraceWriter
-from faultlens.training.summary import BatchSummary, is_labels
+from faultlens.training.summary import BatchSummary, is_sparse
 from faultlens.training.trace import Evaluation, Trace
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Watch:
     Attributes:
         n_steps: Steps so far.
         epoch: From 0.
+        initial_weights: Name -> tensor before the first step, if `keep_start` was called.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Watch:
         self._on_fault = on_fault
         self._is_live = live
         self._view: LiveView | None = None
+        self._folder = trace
         self._recorder = Recorder(None if trace is None else TraceWriter(trace))
         self._baseline = Baseline("unknown")
         self._summaries: dict[str, BatchSummary] = {}
@@ -91,6 +93,7 @@ class Watch:
         self._was_finite = True
         self.n_steps = 0
         self.epoch = 0
+        self.initial_weights: dict[str, Any] = {}
 
     def __enter__(self) -> Self:
         self.start()
@@ -145,6 +148,21 @@ class Watch:
         if self._is_open or self._recorder.is_complete:
             raise InputError("only must be called before the watch starts")
         self._loop.only(layers)
+        return self
+
+    def keep_start(self) -> Self:
+        """Keep a copy of the weights for `verify_repair`; call it before the first step.
+
+        With a trace it also lies in its folder, for `faultlens.training.start.load_start`.
+
+        Raises:
+            InputError: Steps were taken already, or there are no weights to copy.
+        """
+        from faultlens.training.start import keep  # noqa: PLC0415 (PyTorch)
+
+        if self.n_steps:
+            raise InputError(f"keep_start must be called before the first step, got {self.n_steps}")
+        self.initial_weights = keep(self._loop.model, self._folder)
         return self
 
     @property
@@ -203,9 +221,8 @@ class Watch:
         if self._loop.is_armed:
             self._record({"inputs": seen.inputs, "targets": seen.targets, "outputs": seen.outputs})
         if self._view is not None:
-            self._view.add_step(
-                self.n_steps, seen.loss, baseline, self._recorder.setup.planned_steps
-            )
+            planned = self._recorder.setup.planned_steps
+            self._view.add_step(self.n_steps, seen.loss, baseline, planned)
         self._look_out(seen.loss)
         self._arm()
         self._is_stale = True
@@ -304,11 +321,8 @@ class Watch:
         self._diagnose()
         if self._view is not None:
             self._view.set_findings(self._findings)
-        new = [
-            f
-            for f in self._findings
-            if f.severity == "fault" and (f.symptom, f.place) not in self._told
-        ]
+        faults = [f for f in self._findings if f.severity == "fault"]
+        new = [f for f in faults if (f.symptom, f.place) not in self._told]
         self._told |= {(f.symptom, f.place) for f in new}
         if new:
             self._tell(new)
@@ -328,19 +342,6 @@ class Watch:
         elif self._on_fault == "warn":
             for finding in new:
                 warnings.warn(finding.claim, TrainingFaultWarning, stacklevel=4)
-
-
-def is_sparse(targets: Array, outputs: Array | None) -> bool:
-    """Whether targets are labels, not a distribution for each row.
-
-    Example:
-        >>> import numpy as np
-        >>> is_sparse(np.array([0, 2]), np.ones((2, 3))), is_sparse(np.eye(3), np.ones((3, 3)))
-        (True, False)
-    """
-    if outputs is not None and outputs.ndim and targets.shape == outputs.shape:
-        return targets.ndim == 1 and is_labels(targets)
-    return True
 
 
 def watch(  # noqa: PLR0913 (each is one decision, all but three by name)
