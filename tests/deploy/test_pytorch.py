@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -188,6 +189,12 @@ def test_mistakes_are_told(net, monitor):
     doubled = nn.Sequential(net, nn.Threshold(100.0, 0.0))
     with monitor.wrap(doubled), pytest.raises(InputError, match="must end in a linear layer"):
         doubled(pictures(2))
+
+
+def test_a_monitor_of_full_mode_is_refused_before_the_first_batch(net, monitor):
+    full = dataclasses.replace(monitor, facts={**monitor.facts, "layers": ["squeeze:flip"]})
+    with pytest.raises(InputError, match="got one fitted in full mode"):
+        full.wrap(net)
 
 
 @pytest.mark.parametrize("kind", ["torch", "torch-export"])

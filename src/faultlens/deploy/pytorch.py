@@ -161,7 +161,8 @@ def wrap(
         The guard; also a context manager that removes itself.
 
     Raises:
-        InputError: There is no such head. Calls of the module raise it for a network without a
+        InputError: There is no such head, or the monitor is one of full mode, which reads more
+            than a forward pass computes. Calls of the module raise it for a network without a
             linear layer that makes its logits, and for numbers that are not finite.
         ShapeError: From a call of the module: other classes or embeddings than the monitor's.
 
@@ -176,6 +177,11 @@ def wrap(
         >>> guard.verdict.accept.shape
         (3,)
     """
+    if monitor.layers:
+        raise InputError(
+            "monitor must be a light one to watch a module, got one fitted in full mode, which "
+            "also runs changed pictures; fit it without full, or use faultlens.monitoring.of_images"
+        )
     found: nn.Module | None = None
     if head is not None:
         names = [name for name, _ in module.named_modules() if name]
