@@ -13,7 +13,7 @@ from faultlens.files import json_value
 from faultlens.monitor import store
 from faultlens.monitor.choose import Choice, choose
 from faultlens.monitor.conformal import Calibration, check_alpha
-from faultlens.monitor.detector import Detector, load_detector
+from faultlens.monitor.detector import DETECTORS, Detector, load_detector
 from faultlens.monitor.features import ATTACKED, Features
 from faultlens.monitor.reasons import Expected, Reason
 from faultlens.monitor.verdict import ConceptMap, Verdict
@@ -46,6 +46,9 @@ class Settings:
             and changed versions of each picture, at about three times the cost of the network.
             `full-vlm` also asks the vision-language model what it thinks of the predicted class;
             it must then run beside the classifier.
+
+    Raises:
+        InputError: A value is out of its range, or a name is unknown.
     """
 
     alpha: float = 0.05
@@ -58,6 +61,12 @@ class Settings:
         if self.mode not in MODES:
             raise InputError(f"mode must be one of {', '.join(MODES)}, got '{self.mode}'; "
                              f"{nearest(self.mode, MODES)}")  # fmt: skip
+        if self.detector != "auto" and self.detector not in DETECTORS:
+            raise InputError(f"detector must be a known name, got '{self.detector}'; "
+                             f"{nearest(self.detector, DETECTORS)}")  # fmt: skip
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more, got {self.seed}; any such number will do")
+        check_alpha(self.alpha)
 
 
 _SETTINGS = Settings()
@@ -144,7 +153,6 @@ class RuntimeMonitor:
         """
         n_classes = features.logits.shape[1]
         classes = classes or tuple(str(k) for k in range(n_classes))
-        check_alpha(settings.alpha)
         y = _checked_labels(features, labels, classes)
         features = _with_strengths(features, concept_map)
         rest, held = _split(len(features), settings.seed)
@@ -321,8 +329,6 @@ def _split(n: int, seed: int) -> tuple[IntArray, IntArray]:
         raise InsufficientDataError(
             f"features must have at least {MIN_IMAGES} images, got {n}; give more"
         )
-    if seed < 0:
-        raise InputError(f"seed must be 0 or more, got {seed}; any such number will do")
     order = np.random.default_rng(seed).permutation(n)
     n_held = round(CALIBRATION_SHARE * n)
     return np.sort(order[n_held:]), np.sort(order[:n_held])
